@@ -1,0 +1,48 @@
+# Two commands do everything: `make demo` and `make test`. The others are their parts.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The newest interpreter that fits: the one named on the command line, `python3.13`, or one that uv or pyenv keeps.
+PYTHON ?= $(shell sh requirements/find-python)
+
+.PHONY: demo test test-slow check format install lock clean help
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(READY) ## a live table, the service and its page, on this machine (DEMO_PORT=8080)
+	@$(BIN)/python -m quartsse demo $(if $(DEMO_PORT),--port $(DEMO_PORT)) $(ARGS)
+
+test: $(READY) ## every test but the slow tier (ARGS="-k name" to choose)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(READY) ## the long fault and load runs
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(READY) ## formatting, lint and types, in seconds
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY) ## format and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: $(READY) ## .venv with everything for development, from hashed locks
+
+$(READY): requirements/dev.txt pyproject.toml requirements/find-python
+	@if [ -z "$(PYTHON)" ]; then sh requirements/find-python --explain; exit 1; fi
+	@echo "making $(VENV) with $(PYTHON)"
+	@"$(PYTHON)" -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment (on Debian: install python3.13-venv)" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+lock: ## make the hashed locks again from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements/base.txt
+	uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --no-header pyproject.toml --extra demo --group dev -o requirements/dev.txt
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Telemetry: what happened, said in metrics, traces and logs."""

@@ -1,0 +1,1 @@
+"""The web: routes, streams and the server. The only room with Quart."""
