@@ -17,7 +17,7 @@ _SECRETS = (
     re.compile(r"""(?i)(\bticket\\?["']\s*+:\s*+b?\\?["'])[^"'\\]+"""),
     # Authorization: … to the end of the line or of the quotes, as a header, an item of a dict, or a pair of bytes.
     re.compile(r"""(?i)(authorization\\?["']?\s*+[:=,]\s*+b?\\?["'])[^"'\\\r\n]+"""),
-    re.compile(r"""(?i)(authorization\s*+[:=][ \t]*+)(?!b?\\?["'])(?:=\\?"[^"\r\n]*+"?|[^\r\n"'])+"""),
+    re.compile(r"""(?i)(authorization\s*+[:=][ \t]*+)(?!b?\\?["'])(?:=\\?"[^"\r\n]*+"?|[^\r\n"'=]++|=)++"""),
     re.compile(r"(?i)(\bbearer(?:\s|%20|\+)++)[a-z0-9._~+/=%-]+"),
     # A JSON Web Token wherever it stands: its first part is always `{"…` in base64.
     re.compile(r"(?<![A-Za-z0-9_-])()eyJ[A-Za-z0-9_-]*+\.[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_=-]*+)?"),

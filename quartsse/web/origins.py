@@ -189,7 +189,7 @@ def address_group(address: str) -> str:
     """What a limit by address counts together: an IPv4 address, or the /64 that one IPv6 subscriber owns."""
     parsed = _address(address)
     if not isinstance(parsed, ipaddress.IPv6Address):
-        return address
+        return str(parsed or address)
     return str(ipaddress.IPv6Network((int(parsed), 64), strict=False))
 
 
