@@ -1,0 +1,52 @@
+"""The commands."""
+
+import logging
+import sys
+
+import click
+
+from quartsse import __version__
+from quartsse.errors import SettingsError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="quartsse")
+def main() -> None:
+    """A live DynamoDB table in front of many browsers."""
+
+
+@main.command()
+def serve() -> None:
+    """Serve the streams, with the settings of the environment."""
+    from quartsse.settings import settings_from
+    from quartsse.telemetry.logs import log_to_stderr
+    from quartsse.web.server import event_loop, listening_socket
+
+    try:
+        settings = settings_from()
+        log_to_stderr(settings.log_level)
+        sock = listening_socket(settings.host, settings.port)
+    except (SettingsError, ValueError) as error:
+        click.echo(f"quartsse: {error}", err=True)
+        sys.exit(2)
+    from quartsse.service import serve as run
+
+    with event_loop() as runner:
+        runner.run(run(settings, sock))
+    logging.shutdown()
+
+
+@main.command()
+@click.option("--port", default=8080, envvar="DEMO_PORT", show_default=True, help="The page's port.")
+@click.option("--rate", default=1.5, show_default=True, help="News items per second.")
+@click.option("--seed", type=int, help="A number that makes the run reproducible.")
+@click.option("--items", default=600, show_default=True, help="Items of the last 24 hours to begin with.")
+def demo(port: int, rate: float, seed: int | None, items: int) -> None:
+    """Show it on this machine: a table, news, the service and its page."""
+    from quartsse.tools.demo import DemoOptions, run
+
+    sys.exit(run(DemoOptions(port=port, rate=rate, seed=seed, items=items)))
+
+
+if __name__ == "__main__":
+    main()

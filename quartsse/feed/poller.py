@@ -1,0 +1,304 @@
+"""The poller: the one task that moves changes from the source, through the window, to the hub."""
+
+import asyncio
+import logging
+import random
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import batched
+from statistics import quantiles
+
+from quartsse.errors import SourceError
+from quartsse.feed.bell import Bell
+from quartsse.feed.source import Batch, Source
+from quartsse.feed.window import Window
+from quartsse.hub.clock import Clock
+from quartsse.hub.events import Event, FeedState, Metrics
+from quartsse.hub.hub import Hub
+from quartsse.telemetry.metrics import NoTelemetry, Telemetry
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 500
+"""Items that are taken in at one step of the loop."""
+
+LONGEST_BACKOFF = 10.0
+LEAST_STALE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStatus:
+    """How the feed is. Times in seconds; None where there is nothing to tell yet."""
+
+    state: FeedState
+    age_seconds: float | None
+    items: int
+    sweep_seconds: float | None
+    read_units_per_minute: float
+    lateness_seconds: dict[str, float] | None
+    reason: str | None
+    """What the last failed read said, while the feed is stale."""
+
+
+class Poller:
+    """Reads for as long as somebody attends, and `idle_grace` seconds longer.
+
+    Never two reads at once. A failed read publishes nothing, is told in the state, and is tried again after a pause
+    with full jitter. After a gap (nobody attended, or the process was frozen) the window is read whole, at once.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        window: Window,
+        hub: Hub,
+        *,
+        interval: float = 2.0,
+        idle_grace: float = 30.0,
+        metrics_interval: float = 60.0,
+        clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self.window = window
+        self._source = source
+        self._hub = hub
+        self._interval = interval
+        self._grace = idle_grace
+        self._metrics_interval = metrics_interval
+        self._clock = clock or Clock()
+        self._telemetry = telemetry or NoTelemetry()
+        self._attending = 0
+        self._left_at = float("-inf")
+        self._wanted = asyncio.Event()
+        self._tried = Bell()
+        self._read = 0
+        self._failures = 0
+        self._reason: str | None = None
+        self._whole = True
+        self._idle = True
+        self._woken_at = self._clock.monotonic()
+        self._complete_at: float | None = None
+        self._covered_at: float | None = None
+        self._sweep_seconds: float | None = None
+        self._totals: Metrics | None = None
+        self._totals_at = float("-inf")
+        self._shown: tuple[float, Event] | None = None
+        self._units: deque[tuple[float, float]] = deque(maxlen=1000)
+        self._lateness: deque[float] = deque(maxlen=1000)
+        self._skipped: Counter[str] = Counter()
+
+    @property
+    def stale_after(self) -> float:
+        """Seconds without a complete read after which the feed is stale."""
+        return max(LEAST_STALE, 2 * self._interval)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the window has ever been read whole."""
+        return self._covered_at is not None
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the last complete read."""
+        return None if self._complete_at is None else self._clock.monotonic() - self._complete_at
+
+    @property
+    def state(self) -> FeedState:
+        """`idle` while nobody attends, `starting` until there is something to show, then `live` or `stale`."""
+        if self._idle:
+            return "idle"
+        if self.loaded and self.age is not None and self.age <= self.stale_after:
+            return "live"
+        overdue = self._clock.monotonic() - self._woken_at > self.stale_after
+        return "stale" if overdue and (self.loaded or self._failures) else "starting"
+
+    def status(self) -> FeedStatus:
+        """Everything about the feed that an operator wants to see."""
+        cuts = quantiles(self._lateness, n=100) if len(self._lateness) > 1 else None
+        return FeedStatus(
+            state=self.state,
+            age_seconds=None if self.age is None else round(self.age, 3),
+            items=len(self.window),
+            sweep_seconds=None if self._sweep_seconds is None else round(self._sweep_seconds, 3),
+            read_units_per_minute=round(self._units_per_minute(), 1),
+            lateness_seconds=None if cuts is None else {"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)},
+            reason=self._reason,
+        )
+
+    def attend(self) -> None:
+        """Say that one more reader wants the feed."""
+        self._attending += 1
+        if self._attending == 1:
+            self._wake()
+
+    def leave(self) -> None:
+        """Say that a reader has gone."""
+        self._attending -= 1
+        self._left_at = self._clock.monotonic()
+
+    @contextmanager
+    def attended(self) -> Iterator[None]:
+        """Attend for a moment."""
+        self.attend()
+        try:
+            yield
+        finally:
+            self.leave()
+
+    @property
+    def showable(self) -> bool:
+        """Whether there is a state to show: a fresh one, or an old one if a read has failed since it grew old."""
+        fresh = self.age is not None and self.age <= self.stale_after
+        return self.loaded and (fresh or self._failures > 0)
+
+    async def ready(self) -> None:
+        """Return when there is a state to show."""
+        while not self.showable:
+            await self._tried.wait()
+
+    def totals(self) -> Event:
+        """The totals as they are now, as an event; whoever asks within the same second shares it."""
+        now = self._clock.monotonic()
+        if self._shown is None or now - self._shown[0] > 1.0:
+            self._shown = (now, self._hub.event("metrics", self.window.metrics(self._clock.wall())))
+        return self._shown[1]
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            if self._abandoned():
+                await self._rest()
+            started = self._clock.monotonic()
+            pause = await self._poll()
+            await self._sleep(pause - (self._clock.monotonic() - started if self._failures == 0 else 0))
+
+    async def _poll(self) -> float:
+        """One read. Returns how long after its start the next one is due, or after its end if it failed."""
+        self._read += 1
+        try:
+            await self._read_once()
+        except SourceError as error:
+            self._failures += 1
+            if self._failures == 1:
+                logger.warning("feed: %s", error)
+            self._reason = str(error)
+            self._telemetry.feed_failed(str(error))
+            self._tried.ring()
+            return random.uniform(0, min(LONGEST_BACKOFF, self._interval * 2 ** min(self._failures, 10)))  # noqa: S311
+        if self._failures:
+            logger.info("feed: reading again after %d failed reads", self._failures)
+        self._failures, self._reason, self._whole = 0, None, False
+        self._complete_at = self._clock.monotonic()
+        self._tried.ring()
+        self._repeat_totals()
+        return self._interval
+
+    async def _read_once(self) -> None:
+        started = self._clock.monotonic()
+        units = 0.0
+        self.window.expire(self._clock.wall())
+        async for batch in self._source.read(self.window.low, whole=self._whole):
+            units += batch.units
+            await self._take_in(batch)
+        self._units.append((self._clock.monotonic(), units))
+        self._telemetry.feed_read(self._clock.monotonic() - started, units)
+
+    async def _take_in(self, batch: Batch) -> None:
+        """Apply a batch, a chunk at a step, and publish what a step changes in that step.
+
+        So whoever subscribes between two steps has the one in the state and the other live.
+        """
+        self._note_skipped(batch.skipped)
+        for chunk in batched(batch.items, CHUNK, strict=False):
+            updates, ahead = self.window.apply(chunk, self._read, self._clock.wall())
+            if ahead:
+                self._note_skipped({"future": ahead})
+            self._publish(updates)
+            await asyncio.sleep(0)
+        self.window.touch(batch.unsettled, self._read)
+        for key in batch.gone:
+            self.window.forget(key)
+        if batch.span is not None:
+            self.window.covered(batch.span, self._read)
+        if batch.watermark is not None:
+            self._cover(batch.watermark)
+        self._publish([])
+
+    def _cover(self, watermark: float) -> None:
+        """The whole window has been read: from the first time on there is a state, and changes are news."""
+        now = self._clock.monotonic()
+        self._sweep_seconds = now - (self._covered_at if self._covered_at is not None else self._woken_at)
+        self._covered_at = now
+        self._hub.advance(watermark)
+
+    def _publish(self, updates: list[Event]) -> None:
+        """Publish a step's updates and, if a count has changed, the totals. Nothing before the first load."""
+        if not self.loaded:
+            return
+        now = self._clock.wall()
+        for update in updates:
+            self._telemetry.published(update.name)
+        totals = self.window.metrics(now)
+        if not _same_counts(totals, self._totals):
+            self._hub.publish(updates, self._totals_event(totals))
+        elif updates:
+            self._hub.publish(updates)
+
+    def _repeat_totals(self) -> None:
+        """Say the totals again from time to time, after a good read only."""
+        if self.loaded and self._clock.monotonic() - self._totals_at >= self._metrics_interval:
+            self._hub.publish([], self._totals_event(self.window.metrics(self._clock.wall())))
+
+    def _totals_event(self, totals: Metrics) -> Event:
+        self._totals, self._totals_at = totals, self._clock.monotonic()
+        self._shown = (self._totals_at, self._hub.event("metrics", totals))
+        return self._shown[1]
+
+    async def _rest(self) -> None:
+        """Wait for somebody to attend; what comes then is read whole."""
+        self._idle = True
+        self._wanted.clear()
+        if self._attending == 0:
+            await self._wanted.wait()
+        self._wake()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep until the next read; a sleep that took much longer than asked means that the process was frozen."""
+        before = self._clock.monotonic()
+        await asyncio.sleep(max(0.0, seconds))
+        if self._clock.monotonic() - before > max(0.0, seconds) + self.stale_after:
+            self._whole = True
+
+    def _wake(self) -> None:
+        """Somebody attends: if it was idle, or slept too long, the window must be read again before it is shown."""
+        if self._idle or self.age is None or self.age > self.stale_after:
+            self._woken_at = self._clock.monotonic()
+            self._whole = True
+        self._idle = False
+        self._wanted.set()
+
+    def _abandoned(self) -> bool:
+        return self._attending == 0 and self._clock.monotonic() - self._left_at >= self._grace
+
+    def _units_per_minute(self) -> float:
+        since = self._clock.monotonic() - 60
+        return sum(units for at, units in self._units if at >= since)
+
+    def _note_skipped(self, skipped: dict[str, int]) -> None:
+        """Count records that did not fit, and log the first of each kind."""
+        for kind, count in skipped.items():
+            if kind not in self._skipped:
+                logger.warning("feed: %d items skipped, and later ones of the kind without a word: %s", count, kind)
+            self._skipped[kind] += count
+            self._telemetry.items_skipped(kind, count)
+
+
+def _same_counts(one: Metrics, other: Metrics | None) -> bool:
+    return other is not None and (one.positive, one.neutral, one.negative, one.by_tag) == (
+        other.positive,
+        other.neutral,
+        other.negative,
+        other.by_tag,
+    )

@@ -1,0 +1,113 @@
+"""The service: the parts made, handed to each other, and run together."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from quartsse import __version__
+from quartsse.feed.dynamodb import client, lazily
+from quartsse.feed.poller import Poller
+from quartsse.feed.query import QuerySource
+from quartsse.feed.source import Source
+from quartsse.feed.window import Window
+from quartsse.hub.clock import Clock
+from quartsse.hub.hub import Hub
+from quartsse.settings import Settings
+from quartsse.telemetry.metrics import NoTelemetry
+from quartsse.web.app import create_app
+from quartsse.web.limits import Slots
+from quartsse.web.origins import Cors, Hosts
+from quartsse.web.parts import Parts
+from quartsse.web.pulse import Pulse
+from quartsse.web.server import run_server, stop_at_signals
+from quartsse.web.stream import Streams, empty_context
+
+logger = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, sock: socket.socket) -> None:
+    """Run the service on a listening socket until a signal, or until one of its tasks fails."""
+    parts = make_parts(settings)
+    stop = stop_at_signals()
+    tasks = [_background(parts.poller.run(), "poller"), _background(parts.pulse.run(), "pulse")]
+    for task in tasks:
+        task.add_done_callback(lambda _: stop.set())
+    app = create_app(parts)
+    logger.info("listening", extra={"address": _address(sock), "version": __version__, "instance": parts.hub.instance})
+    try:
+        await run_server(app, sock, stop.wait(), parts.streams.close)
+    finally:
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+
+def make_parts(settings: Settings, source: Callable[[Window], Source] | None = None) -> Parts:
+    """The parts of a service with these settings; `source` makes another source than DynamoDB. Needs a running loop."""
+    clock, telemetry, loop = Clock(), NoTelemetry(), asyncio.get_running_loop()
+    nobody = empty_context()
+    hub = Hub(
+        clock=clock,
+        log_events=settings.log_events,
+        resume_margin=settings.resume_margin,
+        backlog_bytes=settings.backlog_bytes,
+        retry_ms=settings.retry_ms,
+        schedule=lambda call: loop.call_soon(call, context=nobody),
+    )
+    window = Window(settings.window_hours)
+    poller = Poller(
+        (source or _source(settings, clock))(window),
+        window,
+        hub,
+        interval=settings.poll_interval,
+        idle_grace=settings.idle_grace,
+        metrics_interval=settings.metrics_interval,
+        clock=clock,
+        telemetry=telemetry,
+    )
+    slots = Slots(
+        settings.max_connections,
+        per_user=settings.max_connections_per_user,
+        per_address=settings.max_connections_per_address,
+    )
+    pulse = Pulse(
+        hub, poller, slots, interval=settings.heartbeat_interval, keepalive=settings.keepalive_interval, clock=clock
+    )
+    streams = Streams(
+        hub,
+        poller,
+        pulse,
+        retry_ms=settings.retry_ms,
+        drain_seconds=settings.drain_seconds,
+        max_age=settings.max_stream_age,
+        handover=settings.handover,
+        clock=clock,
+        telemetry=telemetry,
+    )
+    hosts, cors = Hosts(settings.allowed_hosts, settings.host), Cors(settings.cors_origins)
+    return Parts(hub, poller, slots, pulse, streams, hosts, cors, telemetry, settings.dashboard)
+
+
+def _source(settings: Settings, clock: Clock) -> Callable[[Window], Source]:
+    return lambda window: QuerySource(
+        lazily(lambda: client(settings.region)),
+        settings.sentiments_table,
+        settings.index,
+        budget=settings.read_budget,
+        population=window,
+        clock=clock,
+    )
+
+
+def _background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """A task in a context with no door in it: it would keep its first viewer's connection alive."""
+    return asyncio.get_running_loop().create_task(work, name=name, context=empty_context())
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"{host}:{port}"

@@ -1,0 +1,67 @@
+"""The app: the routes, and what holds for every request."""
+
+from quart import Quart, Response, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WrongMethod
+
+from quartsse.errors import MethodNotAllowed, NotFound, Refused
+from quartsse.web.answers import answer, refusal
+from quartsse.web.origins import is_preflight
+from quartsse.web.pages import pages
+from quartsse.web.parts import Parts
+from quartsse.web.routes import routes
+
+MOST_BODY = 1024
+ANY_HOST = {"/health"}
+"""Paths that answer to every name: load balancers probe by address."""
+
+
+def create_app(parts: Parts) -> Quart:
+    """The ASGI app."""
+    app = Quart(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MOST_BODY
+    app.register_blueprint(routes(parts))
+    app.register_blueprint(pages(dashboard=parts.dashboard))
+    _guard(app, parts)
+    return app
+
+
+def _guard(app: Quart, parts: Parts) -> None:
+    """The host, preflights, CORS on every answer, errors as JSON."""
+
+    @app.before_request
+    async def check() -> Response | None:
+        headers = list(request.scope["headers"])
+        if request.path not in ANY_HOST:
+            parts.hosts.check(headers)
+        if is_preflight(request.method, headers):
+            return Response("", 204, headers=parts.cors.preflight(headers, _methods()))
+        return None
+
+    @app.after_request
+    async def allow_origin(response: Response) -> Response:
+        for name, value in parts.cors.headers(list(request.scope["headers"])).items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        return response
+
+    @app.errorhandler(Refused)
+    async def refuse(error: Refused) -> Response:
+        parts.telemetry.refused(error.reason)
+        return refusal(error)
+
+    @app.errorhandler(HTTPException)
+    async def refuse_as_json(error: HTTPException) -> Response:
+        if isinstance(error, WrongMethod):
+            return refusal(MethodNotAllowed(request.method, ", ".join(_methods())))
+        if error.code == NotFound.status:
+            return refusal(NotFound("Not found"))
+        return answer({"detail": error.description or error.name}, status=error.code or 500)
+
+
+def _methods() -> list[str]:
+    """The methods that this request's path has."""
+    failure = request.routing_exception
+    if isinstance(failure, WrongMethod):
+        return sorted({*(failure.valid_methods or ()), "OPTIONS"})
+    return sorted(request.url_rule.methods or ()) if request.url_rule else []

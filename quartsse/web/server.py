@@ -1,0 +1,104 @@
+"""The server: the listening socket, the signals, and Hypercorn in this process."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+import uvloop
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from quart import Quart
+
+from quartsse.errors import SettingsError
+from quartsse.web.handover import AsyncioWithDoors, UvloopWithDoors
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 4096
+SEND_BUFFER = 65_536
+"""Bytes that the kernel keeps for one reader; by default it takes 4 MB before anybody notices that it is stuck."""
+
+USER_TIMEOUT_MS = 20_000
+"""After how long without an answer from the peer's kernel a connection is dead (RFC 5482); else it takes hours."""
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than a load balancer's idle time-out (ALB: 60 s), or it sends requests into connections that are closing."""
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens, with options that every connection inherits. Raises SettingsError if it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise SettingsError(f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}") from error
+    sock.listen(BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def event_loop(*, fast: bool = True) -> asyncio.Runner:
+    """What runs everything: uvloop with doors, or asyncio's own loop with doors."""
+    return asyncio.Runner(loop_factory=UvloopWithDoors if fast else AsyncioWithDoors)
+
+
+def stop_at_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set. A second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        logger.info("stopping", extra={"signal": signal.Signals(number).name})
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return stop
+
+
+async def run_server(
+    app: Quart, sock: socket.socket, stop: Awaitable[object], drain: Callable[[], Awaitable[None]]
+) -> None:
+    """Serve until `stop`, then `drain` the streams, then let Hypercorn end.
+
+    Hypercorn waits for every open connection before it does anything else at its end (its issue 308), so streams
+    must be gone by then.
+    """
+
+    async def stopped() -> None:
+        await stop
+        await drain()
+
+    config = Config()
+    config.bind = [f"fd://{sock.fileno()}"]
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn")
+    config.include_server_header = False
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.graceful_timeout = 0.2
+    config.shutdown_timeout = 1
+    config.backlog = BACKLOG
+    config.keep_alive_max_requests = 100_000
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    await serve(app, config, shutdown_trigger=stopped)
+
+
+def uses_uvloop() -> bool:
+    """Whether the running loop is uvloop's."""
+    return isinstance(asyncio.get_running_loop(), uvloop.Loop)

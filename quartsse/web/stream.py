@@ -1,0 +1,377 @@
+"""Streams: open HTTP responses that read the hub."""
+
+import asyncio
+import contextvars
+import logging
+import random
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import dataclass
+
+from quartsse.feed.poller import Poller
+from quartsse.hub.clock import Clock
+from quartsse.hub.events import EndReason, Event, Resume, retry_field
+from quartsse.hub.filters import Filter
+from quartsse.hub.hub import Hub, Subscription, Tick, chunk, spread
+from quartsse.hub.ids import own_place, place_in
+from quartsse.telemetry.metrics import NoTelemetry, Telemetry
+from quartsse.web.handover import DOOR, Door
+from quartsse.web.limits import Slot
+from quartsse.web.pulse import Pulse
+
+logger = logging.getLogger(__name__)
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+}
+UNREAD_SECONDS = 5.0
+"""How long a stream that was ended may take to be read, before its connection is aborted."""
+UNREAD_SECONDS_AT_EXIT = 0.3
+_PIECE = 65_536
+_LAST_CHUNK = b"0\r\n\r\n"
+_MOST_FROM_CLIENT = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a stream shows: its filter, and the state event that closes its opening."""
+
+    filter: Filter
+    state: Callable[[], Event]
+
+
+class Stream:
+    """One open stream, from the slot that it took until the last byte.
+
+    Its task owns it first; after a hand-over its wire does. Whichever owns it calls `close`.
+    """
+
+    __slots__ = (
+        "_aborting",
+        "_clock",
+        "_door",
+        "_ended",
+        "_last_event_id",
+        "_lobby",
+        "_slot",
+        "_started",
+        "_streams",
+        "_subscription",
+        "_timer",
+        "_view",
+        "_wire",
+    )
+
+    def __init__(self, streams: "Streams", slot: Slot, view: View, last_event_id: str | None) -> None:
+        self._streams = streams
+        self._slot = slot
+        self._view = view
+        self._last_event_id = last_event_id
+        self._clock = streams.clock
+        self._started = self._clock.monotonic()
+        self._door = DOOR.get()
+        self._subscription: Subscription | None = None
+        self._wire: Wire | None = None
+        self._lobby: asyncio.Future[None] | None = None
+        self._ended: tuple[EndReason, int] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._aborting: asyncio.TimerHandle | None = None
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether a wire owns it, and no task any more."""
+        return self._wire is not None
+
+    async def body(self, *, fast: bool) -> AsyncGenerator[bytes]:
+        """The bytes of the stream, until it ends or is handed over; `fast` allows the latter."""
+        own = own_place(self._last_event_id)
+        streams = self._streams
+        yield retry_field(streams.retry_ms) + b"\n" + streams.pulse.heartbeat().frame(own)
+        async for frame in self._wait_for_state(own):
+            yield frame
+        if self._ended is not None:
+            reason, retry_ms = self._ended
+            yield streams.hub.last_frame(reason, retry_ms, own)
+            return
+        subscription, frames = self._subscribe(own)
+        for piece in _pieces(frames):
+            yield piece
+        if fast and self._door is not None:
+            self._hand_over(self._door, subscription)
+            return
+        async for data in _ticks(subscription):
+            yield data
+
+    def end_after(self, seconds: float, reason: EndReason) -> None:
+        """Let the stream end in so many seconds."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(0.0, seconds), self.end, reason, self._streams.one_retry())
+
+    def end(self, reason: EndReason, retry_ms: int, unread_seconds: float = UNREAD_SECONDS) -> None:
+        """Send what waits and `stream_end`, and close; abort the connection if that is not read in time."""
+        if self._ended is not None:
+            return
+        self._ended = (reason, retry_ms)
+        self._abort_after(unread_seconds)
+        if self._subscription is not None:
+            self._subscription.end(reason, retry_ms)
+        elif self._lobby is not None and not self._lobby.done():
+            self._lobby.set_result(None)
+
+    def lagged(self) -> None:
+        """The hub has ended the subscription: the reader was too slow."""
+        self._ended = ("lagged", 0)
+        self._abort_after(UNREAD_SECONDS)
+
+    def abort(self) -> None:
+        """Cut the connection, whatever is still unsent."""
+        if self._wire is not None:
+            self._wire.abort()
+        elif self._door is not None:
+            self._door.abort()
+
+    def close(self) -> None:
+        """Give back all that the stream holds. Later calls change nothing."""
+        if self not in self._streams.open:
+            return
+        for timer in (self._timer, self._aborting):
+            if timer is not None:
+                timer.cancel()
+        if self._subscription is not None:
+            self._subscription.close()
+        self._slot.release()
+        self._door = None
+        reason = self._ended[0] if self._ended else "client"
+        self._streams.closed(self, reason, self._clock.monotonic() - self._started)
+
+    async def _wait_for_state(self, own: str) -> AsyncGenerator[bytes]:
+        """Heartbeats, until there is a state to show or the stream is ended."""
+        streams = self._streams
+        if streams.poller.showable or self._ended is not None:
+            return
+        self._lobby = asyncio.get_running_loop().create_future()
+        ready = asyncio.ensure_future(streams.poller.ready())
+        beat = asyncio.ensure_future(streams.pulse.beat.wait())
+        try:
+            while not self._lobby.done() and not ready.done():
+                await asyncio.wait((self._lobby, ready, beat), return_when=asyncio.FIRST_COMPLETED)
+                if beat.done():
+                    beat = asyncio.ensure_future(streams.pulse.beat.wait())
+                    yield streams.pulse.heartbeat().frame(own)
+        finally:
+            ready.cancel()
+            beat.cancel()
+
+    def _subscribe(self, own: str) -> tuple[Subscription, list[bytes]]:
+        """Join the channel and read the state, in one step of the loop; the frames of the opening.
+
+        Only the last frame carries the current place: whoever is cut off before it goes on from where they were.
+        """
+        streams, view = self._streams, self._view
+        after = place_in(self._last_event_id) if self._last_event_id else None
+        subscription, replay = streams.hub.subscribe(view.filter, after)
+        subscription.owner = self
+        self._subscription = subscription
+        frames = replay.frames
+        if replay.mode == "snapshot":
+            frames = [update.frame(own) for update in streams.poller.window.updates(view.filter)]
+        if self._last_event_id is not None:
+            answer = Resume(mode=replay.mode, replayed=len(replay.frames))
+            frames = [streams.hub.event("resume", answer).frame(own), *frames]
+            streams.telemetry.resumed(replay.mode, len(replay.frames))
+        return subscription, [*frames, view.state().frame(str(streams.hub.place))]
+
+    def _hand_over(self, door: Door, subscription: Subscription) -> None:
+        wire = Wire(self, subscription)
+        try:
+            transport = door.hand_over(wire)
+        except ConnectionResetError:
+            return  # the client has gone; the task ends now and closes the stream
+        self._wire, self._door = wire, None
+        wire.begin(transport)
+
+    def _abort_after(self, seconds: float) -> None:
+        if self._aborting is None:
+            self._aborting = asyncio.get_running_loop().call_later(seconds, self.abort)
+
+
+class Wire(asyncio.Protocol):
+    """What is left of a reader after the hand-over: ready-made chunks go straight to its transport."""
+
+    __slots__ = ("_from_client", "_paused", "_stream", "_subscription", "_transport")
+
+    def __init__(self, stream: Stream, subscription: Subscription) -> None:
+        self._stream = stream
+        self._subscription = subscription
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._from_client = 0
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Take over: from here on every tick goes to this transport."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=0)  # so that "paused" means "the socket does not take it"
+        self._subscription.write = self.write
+        self._subscription.wake = self.flush
+        self.flush()
+
+    def write(self, tick: Tick) -> bool:
+        """Send a tick, unless earlier bytes are still unsent."""
+        if self._paused or self._transport is None:
+            return False
+        if not self._transport.is_closing():
+            self._transport.write(tick.chunk)
+        return True
+
+    def flush(self) -> None:
+        """Send what waits, if the socket takes it; and in any case the end."""
+        transport, ending = self._transport, self._subscription.ending
+        if transport is None or transport.is_closing() or (self._paused and ending is None):
+            return
+        waiting = self._subscription.take()
+        if waiting:
+            transport.write(chunk(waiting))
+        if ending is not None:
+            transport.write(chunk(ending) + _LAST_CHUNK)
+            transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause_writing(self) -> None:
+        """The socket does not take more: ticks wait in the subscription."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """It takes more again."""
+        self._paused = False
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        """A client has nothing to say on a stream; one that talks on and on is cut off."""
+        self._from_client += len(data)
+        if self._from_client > _MOST_FROM_CLIENT:
+            self.abort()
+
+    def eof_received(self) -> bool:
+        """A half-closed connection is a closed one."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the same whatever it was
+        """The client has gone, or has everything."""
+        self._transport = None
+        self._stream.close()
+
+
+class Streams:
+    """All open streams of this process, and what they have in common."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        poller: Poller,
+        pulse: Pulse,
+        *,
+        retry_ms: int = 3000,
+        drain_seconds: float = 10.0,
+        max_age: float = 0.0,
+        handover: bool = True,
+        clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.hub = hub
+        self.poller = poller
+        self.pulse = pulse
+        self.retry_ms = retry_ms
+        self.handover = handover
+        self.clock = clock or Clock()
+        self.telemetry = telemetry or NoTelemetry()
+        self.open: set[Stream] = set()
+        self.closing = False
+        self._drain_seconds = drain_seconds
+        self._max_age = max_age
+        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        hub.on_lagged = self._lagged
+
+    def start(self, slot: Slot, view: View, last_event_id: str | None) -> Stream:
+        """A stream in a slot. It belongs to the current task until it is handed over."""
+        stream = Stream(self, slot, view, last_event_id)
+        self.open.add(stream)
+        self.poller.attend()
+        self.telemetry.stream_opened()
+        if self._max_age:
+            stream.end_after(self._max_age * self._chance.uniform(0.9, 1.1), "max_age")
+        logger.info("stream opened", extra={"streams": len(self.open)})
+        return stream
+
+    def closed(self, stream: Stream, reason: str, seconds: float) -> None:
+        """A stream is over and holds nothing any more."""
+        self.open.discard(stream)
+        self.poller.leave()
+        self.telemetry.stream_ended(reason, seconds)
+        logger.info("stream closed", extra={"reason": reason, "seconds": round(seconds, 3), "streams": len(self.open)})
+
+    def one_retry(self) -> int:
+        """A wait in milliseconds for one reader, so that those who end together do not come back together."""
+        return int(self.retry_ms * self._chance.uniform(0.5, 1.0))
+
+    def end_all(self, reason: EndReason) -> None:
+        """End every stream at once, each with its own retry."""
+        leaving = list(self.open)
+        for index, stream in enumerate(leaving):
+            retry_ms = spread(index, len(leaving), self._drain_seconds, self._chance)
+            stream.end(reason, retry_ms, UNREAD_SECONDS_AT_EXIT)
+
+    async def close(self) -> None:
+        """Take no more streams, end all that are open, and return when they are gone: within half a second."""
+        self.closing = True
+        self.end_all("draining")
+        deadline = self.clock.monotonic() + UNREAD_SECONDS_AT_EXIT + 0.2
+        while self.open and self.clock.monotonic() < deadline:  # noqa: ASYNC110 - many causes end a stream
+            await asyncio.sleep(0.005)
+        for stream in list(self.open):
+            stream.abort()
+
+    def _lagged(self, subscription: Subscription) -> None:
+        if isinstance(subscription.owner, Stream):
+            subscription.owner.lagged()
+
+
+async def _ticks(subscription: Subscription) -> AsyncGenerator[bytes]:
+    """The ordinary way out: what waits, again and again, until the subscription has ended."""
+    something = asyncio.Event()
+    subscription.wake = something.set
+    while True:
+        data, ending = subscription.take(), subscription.ending
+        if data:
+            yield data
+        elif ending is not None:
+            yield ending
+            return
+        else:
+            something.clear()
+            await something.wait()
+
+
+def _pieces(frames: list[bytes]) -> Iterator[bytes]:
+    """Frames, joined to pieces of a size that a slow reader can take one by one."""
+    piece: list[bytes] = []
+    size = 0
+    for frame in frames:
+        piece.append(frame)
+        size += len(frame)
+        if size >= _PIECE:
+            yield b"".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"".join(piece)
+
+
+def empty_context() -> contextvars.Context:
+    """A context with no door in it, for tasks that outlive the request that starts them."""
+    return contextvars.Context()
