@@ -214,8 +214,6 @@ def _public_key(entry: dict[str, Any]) -> Key | None:
         material = jwt.PyJWK(entry, algorithm=min(algorithms)).key
     except (jwt.PyJWTError, ValueError, TypeError):
         return None
-    if kind == "RSA" and material.key_size < SHORTEST_RSA:
-        return None
     key_id = entry.get("kid")
     return Key(key_id if isinstance(key_id, str) else None, material, algorithms)
 

@@ -240,6 +240,7 @@ async def test_a_public_key_is_never_taken_for_a_shared_one(algorithm: str, rsa_
         {"exp": float("nan")},
         {"nbf": NOW + 31},
         {"nbf": "yesterday"},
+        {"nbf": True},
         {"nbf": float("inf")},
         {"iat": NOW + 31},
         {"iat": []},

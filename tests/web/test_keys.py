@@ -264,7 +264,6 @@ BAD_ANSWERS: dict[str, Answer] = {
     "no keys": lambda handler: send(handler, b'{"keys":[]}'),
     "keys that are none": lambda handler: send(handler, b'{"keys":[1,null,"x",[],{}]}'),
     "too deep": lambda handler: send(handler, b"[" * 100_000),
-    "too large": lambda handler: send(handler, b'{"keys":[' + b" " * 300_000 + b"]}"),
     "cut short": lambda handler: send(handler, b'{"keys":[', length=400),
     "a redirect": lambda handler: send(handler, b"", 302, location="/other"),
     "another protocol": lambda handler: handler.wfile.write(b"220 smtp.example.com ESMTP\r\n"),
@@ -281,6 +280,19 @@ async def test_an_answer_that_is_no_key_set_is_no_answer(
     with pytest.raises(Unavailable):
         await verifier(provider).user(token(rsa_key))
     assert provider.fetches == 1
+
+
+@pytest.mark.parametrize(("blanks", "taken"), [(250_000, True), (262_144, False)])
+async def test_a_key_set_may_be_a_quarter_of_a_megabyte(
+    blanks: int, taken: bool, provider: Provider, rsa_key: rsa.RSAPrivateKey
+) -> None:
+    body = json.dumps({"keys": [rsa_jwk(rsa_key)]}).encode() + b" " * blanks
+    provider.answer = lambda handler: send(handler, body)
+    if taken:
+        assert (await verifier(provider).user(token(rsa_key))).id == "alice"
+        return
+    with pytest.raises(Unavailable):
+        await verifier(provider).user(token(rsa_key))
 
 
 async def test_a_provider_that_drips_is_given_up_on(
@@ -318,10 +330,12 @@ async def test_a_provider_that_never_answers_holds_one_thread_and_delays_no_seco
     provider.answer = lambda _: enough.wait(5)
     time_ = Time()
     auth = verifier(provider, time_)
+    began = time.monotonic()
     for _ in range(5):
         with pytest.raises(Unavailable):
             await auth.user(token(rsa_key))
         time_.passed += 10
+    assert time.monotonic() - began < 2
     assert [thread.name for thread in threading.enumerate()].count("token-keys") == 1
     enough.set()
 
@@ -355,6 +369,13 @@ async def test_a_key_that_is_not_for_this_verifies_nothing(
     change: Jwk, provider: Provider, rsa_key: rsa.RSAPrivateKey, ec_key: ec.EllipticCurvePrivateKey
 ) -> None:
     provider.keys = [ec_jwk(ec_key), rsa_jwk(rsa_key) | change]
+    assert await refused(verifier(provider), token(rsa_key))
+
+
+async def test_a_key_that_is_published_with_its_private_half_proves_nothing(
+    provider: Provider, rsa_key: rsa.RSAPrivateKey, ec_key: ec.EllipticCurvePrivateKey
+) -> None:
+    provider.keys = [RSAAlgorithm.to_jwk(rsa_key, as_dict=True) | {"kid": "r1", "key_ops": ["verify"]}, ec_jwk(ec_key)]
     assert await refused(verifier(provider), token(rsa_key))
 
 

@@ -322,6 +322,7 @@ def test_on_lambda_the_address_is_the_one_that_lambda_saw() -> None:
     assert on_lambda(context, *forwarded("1.1.1.1")) == "203.0.113.7"
     assert on_lambda({"identity": {"sourceIp": "2001:db8::7"}}) == "2001:db8::7"
     assert client_address(forwarded("1.1.1.1"), "127.0.0.1", 1, on_lambda=True) == "127.0.0.1"
+    assert on_lambda(context, (b"x-amzn-request-context", b'{"http":{"sourceIp":"1.1.1.1"}}')) == "127.0.0.1"
 
 
 def test_off_lambda_that_header_is_the_clients_own_and_counts_for_nothing() -> None:

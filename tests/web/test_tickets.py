@@ -132,6 +132,14 @@ def test_garbage_is_refused_and_nothing_else_happens(garbage: str) -> None:
     assert_refused(tickets(), garbage)
 
 
+def test_a_ticket_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = tickets()
+    monkeypatch.setattr(module, "_VERSION", 2)
+    ticket = ours.issue(ALICE)
+    monkeypatch.undo()
+    assert_refused(ours, ticket)
+
+
 def test_a_short_secret_is_refused_at_the_start() -> None:
     with pytest.raises(ValueError, match="SSE_TICKET_SECRET has 31 bytes, fewer than 32"):
         tickets(secret="x" * 31)
