@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from quartsse import __version__
+from quartsse.feed.configurations import Configurations, UsersTable
 from quartsse.feed.dynamodb import client, lazily
 from quartsse.feed.poller import Poller
 from quartsse.feed.query import QuerySource
@@ -17,12 +18,16 @@ from quartsse.hub.hub import Hub
 from quartsse.settings import Settings
 from quartsse.telemetry.metrics import NoTelemetry
 from quartsse.web.app import create_app
+from quartsse.web.auth import Authenticator, HeaderAuth, jwt_auth
+from quartsse.web.configurations import Private
 from quartsse.web.limits import Slots
+from quartsse.web.openings import Openings
 from quartsse.web.origins import Cors, Hosts
 from quartsse.web.parts import Parts
 from quartsse.web.pulse import Pulse
 from quartsse.web.server import run_server, stop_at_signals
 from quartsse.web.stream import Streams, empty_context
+from quartsse.web.tickets import Tickets
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +37,13 @@ async def serve(settings: Settings, sock: socket.socket) -> None:
     parts = make_parts(settings)
     stop = stop_at_signals()
     tasks = [_background(parts.poller.run(), "poller"), _background(parts.pulse.run(), "pulse")]
+    private = make_private(settings, parts)
+    if private.configurations is not None:
+        tasks.append(_background(private.configurations.run(), "configurations"))
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
-    app = create_app(parts)
+    openings = Openings(parts, trusted_hops=settings.trusted_hops, on_lambda=settings.on_lambda)
+    app = create_app(openings, private)
     logger.info("listening", extra={"address": _address(sock), "version": __version__, "instance": parts.hub.instance})
     try:
         await run_server(app, sock, stop.wait(), parts.streams.close)
@@ -90,6 +99,31 @@ def make_parts(settings: Settings, source: Callable[[Window], Source] | None = N
     )
     hosts, cors = Hosts(settings.allowed_hosts, settings.host), Cors(settings.cors_origins)
     return Parts(hub, poller, slots, pulse, streams, hosts, cors, telemetry, settings.dashboard)
+
+
+def make_private(settings: Settings, parts: Parts) -> Private:
+    """What private streams need. Raises ValueError for settings of `SSE_JWT_…` that do not go together."""
+    clock, jwt = parts.streams.clock, settings.auth == "jwt"
+    authenticator: Authenticator = HeaderAuth()
+    if jwt:
+        authenticator = jwt_auth(
+            clock,
+            jwks_url=settings.jwt_jwks_url,
+            key=settings.jwt_key.get_secret_value() if settings.jwt_key else None,
+            algorithms=settings.jwt_algorithms,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+        )
+    tickets = None
+    if settings.ticket_secret is not None:
+        tickets = Tickets(settings.ticket_secret.get_secret_value(), clock, challenge=jwt)
+    elif settings.users_table:
+        logger.info("SSE_TICKET_SECRET is not set: tickets, which browsers need for private streams, are off")
+    configurations = None
+    if settings.users_table:
+        table = UsersTable(lazily(lambda: client(settings.region)), settings.users_table, settings.users_keys)
+        configurations = Configurations(table, settings.config_interval)
+    return Private(authenticator, tickets, configurations)
 
 
 def _source(settings: Settings, clock: Clock) -> Callable[[Window], Source]:

@@ -268,11 +268,17 @@ class Hub:
         """Move a reader to another filter: what was published before passes the old one, all later the new one."""
         if subscription.channel is None or subscription.channel.filter == wanted:
             return
-        subscription.channel.deliver(len(subscription.channel.subscriptions) * (len(subscription.channel.queue) + 1))
-        if subscription.channel is not None:  # the delivery may have ended it
+        self._catch_up(subscription.channel)
+        if subscription.channel is not None:  # catching up may have ended it
             self.leave(subscription)
             subscription.channel = self._channel(wanted)
             subscription.channel.subscriptions[subscription] = None
+
+    def send(self, subscription: Subscription, data: bytes) -> None:
+        """Give one reader something of its own, behind everything that was published before."""
+        if subscription.channel is not None:
+            self._catch_up(subscription.channel)
+            subscription.receive(Tick(data, b"", str(self.place)))
 
     def leave(self, subscription: Subscription) -> None:
         """Take a reader out of its channel; an empty channel is gone with it."""
@@ -359,6 +365,11 @@ class Hub:
         if not channel.queue:
             self._ready.append(channel)
         channel.queue.append((tick, deque(channel.subscriptions)))
+
+    def _catch_up(self, channel: Channel) -> None:
+        """Hand a channel's readers all that is queued for them, now."""
+        while channel.queue:
+            channel.deliver(SLICE)
 
     def _pump_soon(self) -> None:
         if self._ready and not self._pumping:

@@ -12,7 +12,7 @@ from quartsse.hub.clock import Clock
 from quartsse.hub.events import EndReason, Event, Resume, retry_field
 from quartsse.hub.filters import Filter
 from quartsse.hub.hub import Hub, Subscription, Tick, chunk, spread
-from quartsse.hub.ids import own_place, place_in
+from quartsse.hub.ids import NOWHERE, own_place, place_in
 from quartsse.telemetry.metrics import NoTelemetry, Telemetry
 from quartsse.web.handover import DOOR, Door
 from quartsse.web.limits import Slot
@@ -62,6 +62,7 @@ class Stream:
         "_timer",
         "_view",
         "_wire",
+        "on_close",
     )
 
     def __init__(self, streams: "Streams", slot: Slot, view: View, last_event_id: str | None) -> None:
@@ -78,6 +79,8 @@ class Stream:
         self._ended: tuple[EndReason, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._aborting: asyncio.TimerHandle | None = None
+        self.on_close: Callable[[], None] | None = None
+        """Called once, when the stream is over."""
 
     @property
     def handed_over(self) -> bool:
@@ -104,10 +107,31 @@ class Stream:
         async for data in _ticks(subscription):
             yield data
 
+    def show(self, view: View) -> None:
+        """Show something else from here on: its state event, and the last updates of the tickers that are new.
+
+        All but the last of these frames lead to a new opening, so that a reader who is cut off between them gets the
+        state again.
+        """
+        before, self._view = self._view, view
+        if self._subscription is None:
+            return
+        hub = self._streams.hub
+        hub.refilter(self._subscription, view.filter)
+        updates = self._streams.poller.window.updates(view.filter)
+        events = [view.state(), *(update for update in updates if not before.filter.matches(update.ticker))]
+        places = [NOWHERE] * (len(events) - 1) + [str(hub.place)]
+        hub.send(self._subscription, b"".join(map(Event.frame, events, places)))
+
     def end_after(self, seconds: float, reason: EndReason) -> None:
-        """Let the stream end in so many seconds."""
+        """Let the stream end in so many seconds, unless it ends sooner anyway."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(0.0, seconds), self.end, reason, self._streams.one_retry())
+        at = loop.time() + max(0.0, seconds)
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self.end, reason, self._streams.one_retry())
 
     def end(self, reason: EndReason, retry_ms: int, unread_seconds: float = UNREAD_SECONDS) -> None:
         """Send what waits and `stream_end`, and close; abort the connection if that is not read in time."""
@@ -141,6 +165,8 @@ class Stream:
                 timer.cancel()
         if self._subscription is not None:
             self._subscription.close()
+        if self.on_close is not None:
+            self.on_close()
         self._slot.release()
         self._door = None
         reason = self._ended[0] if self._ended else "client"

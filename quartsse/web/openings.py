@@ -1,0 +1,105 @@
+"""Openings: how a request becomes a stream, with every check in the contract's order."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from quart import Response, request
+
+from quartsse.errors import NotAcceptable, Refused, ShuttingDown
+from quartsse.hub.events import EndReason, retry_field
+from quartsse.hub.ids import own_place
+from quartsse.web.auth import User
+from quartsse.web.limits import Slot
+from quartsse.web.origins import address_group, client_address
+from quartsse.web.parameters import Asked, asked
+from quartsse.web.parts import Parts
+from quartsse.web.stream import HEADERS, Stream
+
+type Start = Callable[[Slot, Asked, User | None], Awaitable[Stream]]
+"""Makes the stream for a slot; what it raises is the answer, and the slot is given back."""
+
+POLITE = {429, 503}
+"""The refusals that `on_limit=retry` turns into a stream that ends at once."""
+
+
+class Openings:
+    """Opens streams. `trusted_hops` and `on_lambda` say where a client's address is to be found."""
+
+    def __init__(self, parts: Parts, *, trusted_hops: int = 0, on_lambda: bool = False) -> None:
+        self.parts = parts
+        self._trusted_hops = trusted_hops
+        self._on_lambda = on_lambda
+
+    def asked(self) -> Asked:
+        """What this request asks for. Raises BadRequest."""
+        return asked(request.args.getlist, request.headers.get("Last-Event-ID"))
+
+    async def open(self, start: Start, user: Callable[[], Awaitable[User]] | None = None) -> Response:
+        """Answer with a stream: 400, 406, shutting down, 401, the slot, 429, and then what `start` may raise."""
+        wanted = self.asked()
+        _check_accept()
+        try:
+            if self.parts.streams.closing:
+                raise ShuttingDown
+            whose = await user() if user is not None else None
+            if request.method == "HEAD":
+                return Response("", headers=HEADERS)
+            return await self._open(start, wanted, whose)
+        except Refused as refused:
+            if not (wanted.on_limit_retry and refused.status in POLITE):
+                raise
+            return self._refused_politely(refused, wanted)
+
+    async def _open(self, start: Start, wanted: Asked, user: User | None) -> Response:
+        slot = self.parts.slots.take()
+        try:
+            slot.claim(user.id if user else None, self._address())
+            stream = await start(slot, wanted, user)
+        except BaseException:
+            slot.release()
+            raise
+        # Released by the task and not by the body: if the client has already gone, the body is never started and
+        # its `finally` never runs. After a hand-over the wire owns the stream, and this task's end means nothing.
+        _current_task().add_done_callback(lambda _: None if stream.handed_over else stream.close())
+        fast = self.parts.streams.handover and request.http_version == "1.1"
+        response = Response(stream.body(fast=fast), headers=_headers())
+        response.timeout = None
+        return response
+
+    def _address(self) -> str:
+        """The address that this stream counts to."""
+        peer = (request.scope.get("client") or (None,))[0]
+        headers = list(request.scope["headers"])
+        return address_group(client_address(headers, peer, self._trusted_hops, on_lambda=self._on_lambda))
+
+    def _refused_politely(self, refused: Refused, wanted: Asked) -> Response:
+        """The one refusal that a browser's EventSource obeys: 200, when to come back, and the end."""
+        self.parts.telemetry.refused(refused.reason)
+        reason: EndReason = "connection_limit" if refused.reason in _LIMITS else "unavailable"
+        retry_ms = 1000 * (refused.retry_after or 0)
+        own = own_place(wanted.last_event_id)
+        return Response(
+            retry_field(retry_ms) + b"\n" + self.parts.hub.last_frame(reason, retry_ms, own), headers=_headers()
+        )
+
+
+_LIMITS = {"connection_limit", "too_many_streams"}
+
+
+def _check_accept() -> None:
+    """Raise NotAcceptable for a client that says it does not take event streams (RFC 9110, section 12.5.1)."""
+    accepted = request.accept_mimetypes
+    if accepted and accepted.quality("text/event-stream") <= 0:
+        raise NotAcceptable("Accept excludes text/event-stream, the one form that a stream has")
+
+
+def _headers() -> dict[str, str]:
+    """With `Connection: close` on HTTP/1.1: a proxy's pool would send its next request into a connection that ends."""
+    return {**HEADERS, "Connection": "close"} if request.http_version.startswith("1.") else dict(HEADERS)
+
+
+def _current_task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a request is served by a task")
+    return task
