@@ -25,7 +25,7 @@ from quartsse.web.openings import Openings
 from quartsse.web.origins import Cors, Hosts
 from quartsse.web.parts import Parts
 from quartsse.web.pulse import Pulse
-from quartsse.web.server import run_server, stop_at_signals
+from quartsse.web.server import calm_the_collector, run_server, stop_at_signals
 from quartsse.web.stream import Streams, empty_context
 from quartsse.web.tickets import Tickets
 
@@ -45,6 +45,7 @@ async def serve(settings: Settings, sock: socket.socket) -> None:
     openings = Openings(parts, trusted_hops=settings.trusted_hops, on_lambda=settings.on_lambda)
     app = create_app(openings, private)
     logger.info("listening", extra={"address": _address(sock), "version": __version__, "instance": parts.hub.instance})
+    calm_the_collector()
     try:
         await run_server(app, sock, stop.wait(), parts.streams.close)
     finally:

@@ -1,0 +1,168 @@
+"""The app on a real Hypercorn in this process, over a source in memory; and a client that sees every byte."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from quartsse.feed.configurations import Configurations, Key, Saved
+from quartsse.feed.items import Item, key_of, moment
+from quartsse.feed.source import MemorySource
+from quartsse.hub.clock import iso
+from quartsse.hub.events import Label
+from quartsse.service import make_parts, make_private
+from quartsse.settings import settings_from
+from quartsse.web.app import create_app
+from quartsse.web.configurations import Private
+from quartsse.web.openings import Openings
+from quartsse.web.parts import Parts
+from quartsse.web.server import listening_socket, run_server
+
+QUICK = {"SENTIMENTS_TABLE": "news", "SSE_POLL_INTERVAL": "0.05", "SSE_AUTH": "header"}
+
+
+def item(source_id: str, *tickers: str, at: float, sentiment: Label = "positive", score: float = 0.8) -> Item:
+    """An item as the feed sees it."""
+    stamp = iso(at)
+    signed = {"positive": score, "neutral": 0.0, "negative": -score}[sentiment]
+    return Item(key_of(source_id, stamp), moment(stamp), sentiment, signed, score, tickers, source_id.split(":")[0])
+
+
+@dataclass
+class MemoryStore:
+    """Configurations in memory, that count how often they are read."""
+
+    saved: dict[Key, Saved] = field(default_factory=dict)
+    reads: int = 0
+
+    async def get(self, key: Key) -> Saved | None:
+        self.reads += 1
+        return self.saved.get(key)
+
+    async def get_all(self, keys: Sequence[Key]) -> dict[Key, Saved]:
+        self.reads += 1
+        return {key: self.saved[key] for key in keys if key in self.saved}
+
+
+@dataclass
+class Service:
+    """A running service: its address, its parts, and what it reads."""
+
+    port: int
+    parts: Parts
+    source: MemorySource
+    store: MemoryStore
+    stop: asyncio.Event
+    replies: list["Reply"] = field(default_factory=list)
+
+    async def get(self, path: str, *, method: str = "GET", **headers: str) -> "Reply":
+        """Send a request, and read the head of its answer. `X_User_ID="a"` becomes `X-User-ID: a`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.replies.append(await request(self.port, path, method=method, headers=named))
+        return self.replies[-1]
+
+
+@dataclass
+class Reply:
+    """An answer whose body is still being read."""
+
+    status: int
+    headers: dict[str, str]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    _rest: bytes = b""
+
+    async def body(self) -> bytes:
+        """The whole body."""
+        if "content-length" in self.headers:
+            return await asyncio.wait_for(self.reader.readexactly(int(self.headers["content-length"])), 5)
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def json(self) -> dict[str, object]:
+        """The whole body, read as JSON."""
+        return json.loads(await self.body())  # type: ignore[no-any-return]
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The chunks of the body, until its proper end. Raises IncompleteReadError when it is cut off."""
+        while True:
+            size = int(await self.reader.readuntil(b"\r\n"), 16)
+            data = await self.reader.readexactly(size + 2)
+            if size == 0:
+                return
+            yield data[:-2]
+
+    async def events(self, count: int, seconds: float = 5) -> list[dict[str, str]]:
+        """The next events, as their fields."""
+        found: list[dict[str, str]] = []
+        async with asyncio.timeout(seconds):
+            while len(found) < count:
+                found.append(await self._event())
+        return found
+
+    async def until(self, name: str, seconds: float = 5) -> list[dict[str, str]]:
+        """The events up to the next one of a name."""
+        found: list[dict[str, str]] = []
+        async with asyncio.timeout(seconds):
+            while not found or found[-1]["event"] != name:
+                found.append(await self._event())
+        return found
+
+    async def _event(self) -> dict[str, str]:
+        while True:
+            block, separator, rest = self._rest.partition(b"\n\n")
+            if not separator:
+                size = int(await self.reader.readuntil(b"\r\n"), 16)
+                if size == 0:
+                    raise EOFError("the stream has ended")
+                self._rest += (await self.reader.readexactly(size + 2))[:-2]
+                continue
+            self._rest = rest
+            fields = dict(line.split(": ", 1) for line in block.decode().split("\n") if ": " in line)
+            if "event" in fields:
+                return fields
+
+    def close(self) -> None:
+        """Leave."""
+        self.writer.close()
+
+
+async def request(port: int, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Reply:
+    """Send one request on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
+    lines = [f"{method} {path} HTTP/1.1", f"Host: localhost:{port}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode("latin-1").split("\r\n")
+    received = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+    raw = {line.split(": ", 1)[0].lower(): line.split(": ", 1)[1] for line in head[1:] if line}
+    return Reply(int(head[0].split(" ")[1]), {name: raw[name] for name in received}, reader, writer)
+
+
+@asynccontextmanager
+async def serving(*items: Item, saved: Mapping[Key, Saved] | None = None, **settings: str) -> AsyncIterator[Service]:
+    """A service that is gone at the end, with every stream ended properly."""
+    source, store, stop = MemorySource(items), MemoryStore(dict(saved or {})), asyncio.Event()
+    chosen = settings_from({**QUICK, **settings})
+    parts = make_parts(chosen, lambda _: source)
+    private = make_private(chosen, parts)
+    if saved is not None:
+        private = Private(private.authenticator, private.tickets, Configurations(store, chosen.config_interval))
+    sock = listening_socket("127.0.0.1", 0)
+    port = sock.getsockname()[1]
+    app = create_app(Openings(parts, trusted_hops=chosen.trusted_hops), private)
+    async with asyncio.TaskGroup() as group:
+        work = [group.create_task(parts.poller.run()), group.create_task(parts.pulse.run())]
+        if private.configurations is not None:
+            work.append(group.create_task(private.configurations.run()))
+        server = group.create_task(run_server(app, sock, stop.wait(), parts.streams.close))
+        service = Service(port, parts, source, store, stop)
+        try:
+            yield service
+        finally:
+            stop.set()
+            await server
+            for reply in service.replies:
+                reply.close()
+            for task in work:
+                task.cancel()
