@@ -1,0 +1,114 @@
+"""A DynamoDB of one's own: moto's server as a program (`python -m quartsse.tools.emulator`), and how to talk to it.
+
+It takes a free port on the loopback address and prints its address as its only line. Everything is kept in memory.
+"""
+
+import importlib.util
+import json
+import logging
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+REGION = "eu-west-1"
+COMMAND = (sys.executable, "-m", "quartsse.tools.leash", "quartsse.tools.emulator")
+"""Starts it as a child that ends with its parent; wants a pipe as standard input."""
+
+ITEM_BYTES = 1024
+"""What an item is taken to weigh when read units are counted."""
+
+type Client = Any
+"""A low-level boto3 client; its methods exist at run time only."""
+
+
+def installed() -> bool:
+    """Whether moto is there with what its server needs."""
+    return all(importlib.util.find_spec(name) for name in ("moto", "flask", "flask_cors"))
+
+
+def environment(endpoint: str) -> dict[str, str]:
+    """The variables with which a process finds this DynamoDB and nothing else of AWS's.
+
+    Without the account mode botocore would send streams requests to a host named for the account.
+    """
+    return {
+        "AWS_ENDPOINT_URL_DYNAMODB": endpoint,
+        "AWS_ENDPOINT_URL_DYNAMODB_STREAMS": endpoint,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_ACCOUNT_ID_ENDPOINT_MODE": "disabled",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+    }
+
+
+def connect(endpoint: str, service: str = "dynamodb") -> Client:
+    """A client that reads and writes there, whatever the environment says about AWS."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        service,
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id="testing",
+        aws_secret_access_key="testing",  # noqa: S106 (any will do)
+        config=Config(connect_timeout=2, read_timeout=10, proxies={}, account_id_endpoint_mode="disabled"),
+    )
+
+
+def main() -> None:
+    """Serve until ended by a signal."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    application = _nearer_the_truth(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()
+
+
+type _Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+def _nearer_the_truth(application: _Application) -> _Application:
+    """Moto with two things mended: requests in each other's way, and queries that cost the same whatever they read.
+
+    Moto's tables are plain dictionaries and a Query walks them, so each request is answered alone. And it says that
+    every Query costs one read unit; a budget of read units would then bound nothing.
+    """
+    from werkzeug.wrappers import Response
+
+    turn = threading.Lock()
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        with turn:
+            response = Response.from_app(application, environ, buffered=True)
+        if response.status_code == 200 and environ.get("HTTP_X_AMZ_TARGET", "").endswith(".Query"):
+            _count_units(response)
+        return response(environ, start_response)
+
+    return answer
+
+
+def _count_units(response: Any) -> None:
+    """Put the units of an eventually consistent Query into its answer: half a one for each 4 KiB."""
+    body = json.loads(response.get_data())
+    if "ConsumedCapacity" not in body:
+        return
+    body["ConsumedCapacity"]["CapacityUnits"] = max(1, math.ceil(body["ScannedCount"] * ITEM_BYTES / 4096)) / 2
+    response.set_data(json.dumps(body, separators=(",", ":")))
+    response.headers.pop("x-amz-crc32", None)  # of the body as it was
+
+
+if __name__ == "__main__":
+    main()
