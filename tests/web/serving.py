@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from quartsse.feed.configurations import Configurations, Key, Saved
 from quartsse.feed.items import Item, key_of, moment
-from quartsse.feed.source import MemorySource
+from quartsse.feed.source import Batch, MemorySource
 from quartsse.hub.clock import iso
 from quartsse.hub.events import Label
 from quartsse.service import make_parts, make_private
@@ -26,7 +27,9 @@ def item(source_id: str, *tickers: str, at: float, sentiment: Label = "positive"
     """An item as the feed sees it."""
     stamp = iso(at)
     signed = {"positive": score, "neutral": 0.0, "negative": -score}[sentiment]
-    return Item(key_of(source_id, stamp), moment(stamp), sentiment, signed, score, tickers, source_id.split(":")[0])
+    return Item(
+        key_of(source_id, stamp), moment(stamp), sentiment, signed, score, tickers, source_id.split(":", maxsplit=1)[0]
+    )
 
 
 @dataclass
@@ -43,6 +46,14 @@ class MemoryStore:
     async def get_all(self, keys: Sequence[Key]) -> dict[Key, Saved]:
         self.reads += 1
         return {key: self.saved[key] for key in keys if key in self.saved}
+
+
+class HangingSource(MemorySource):
+    """A source that never answers."""
+
+    async def read(self, low: float, *, whole: bool) -> AsyncGenerator[Batch]:
+        await asyncio.Event().wait()
+        yield Batch()
 
 
 @dataclass
@@ -79,9 +90,9 @@ class Reply:
             return await asyncio.wait_for(self.reader.readexactly(int(self.headers["content-length"])), 5)
         return b"".join([chunk async for chunk in self.chunks()])
 
-    async def json(self) -> dict[str, object]:
+    async def json(self) -> Any:
         """The whole body, read as JSON."""
-        return json.loads(await self.body())  # type: ignore[no-any-return]
+        return json.loads(await self.body())
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The chunks of the body, until its proper end. Raises IncompleteReadError when it is cut off."""
@@ -140,9 +151,15 @@ async def request(port: int, path: str, *, method: str = "GET", headers: Mapping
 
 
 @asynccontextmanager
-async def serving(*items: Item, saved: Mapping[Key, Saved] | None = None, **settings: str) -> AsyncIterator[Service]:
-    """A service that is gone at the end, with every stream ended properly."""
-    source, store, stop = MemorySource(items), MemoryStore(dict(saved or {})), asyncio.Event()
+async def serving(
+    *items: Item, saved: Mapping[Key, Saved] | None = None, hanging: bool = False, **settings: str
+) -> AsyncIterator[Service]:
+    """A service that is gone at the end, with every stream ended properly; `hanging`: its source never answers."""
+    source, store, stop = (
+        (HangingSource if hanging else MemorySource)(items),
+        MemoryStore(dict(saved or {})),
+        asyncio.Event(),
+    )
     chosen = settings_from({**QUICK, **settings})
     parts = make_parts(chosen, lambda _: source)
     private = make_private(chosen, parts)

@@ -32,25 +32,17 @@ async def test_a_snapshot_is_the_state_with_an_id_to_resume_from_and_a_tag() -> 
         assert reply.status == 200
         body = await reply.json()
         assert list(body) == ["id", "feed", "metrics", "sentiment_updates", "history"]
-        assert [update["ticker"] for update in body["sentiment_updates"]] == ["AAPL"]  # type: ignore[attr-defined]
-        first, *_, last = body["history"]  # type: ignore[misc]
-        assert first["tickers"] == {"AAPL": {"count": 1, "mean_score": 0.8}}  # type: ignore[index]
-        assert (last["neutral"], last["tickers"]) == (1, {})  # type: ignore[index]
+        assert [update["ticker"] for update in body["sentiment_updates"]] == ["AAPL"]
+        first, *_, last = body["history"]
+        assert first["tickers"] == {"AAPL": {"count": 1, "mean_score": 0.8}}
+        assert (last["neutral"], last["tickers"]) == (1, {})
         resumed = await service.get("/api/v2/stream", Last_Event_ID=str(body["id"]))
         events = await resumed.until("resume")
         assert events[-1]["data"] == '{"mode":"exact","replayed":0}'
 
 
 async def test_a_snapshot_before_the_window_is_loaded_is_503() -> None:
-    async with serving() as service:
-        service.parts.poller._tried.ring = lambda: None  # type: ignore[method-assign]
-        service.parts.poller._complete_at = None
-
-        async def fail(low: float, *, whole: bool) -> None:  # noqa: ARG001
-            await asyncio.Event().wait()
-            yield  # type: ignore[misc]
-
-        service.source.read = fail  # type: ignore[method-assign, assignment]
+    async with serving(hanging=True) as service:
         reply = await service.get("/api/v2/stream/snapshot")
         assert (reply.status, reply.headers["retry-after"]) == (503, "2")
         assert await reply.body() == b'{"detail":"Feed is starting","retry_after":2}'

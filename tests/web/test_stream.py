@@ -111,13 +111,7 @@ async def test_a_filtered_reader_moves_on_with_every_heartbeat() -> None:
 
 
 async def test_a_heartbeat_comes_at_every_interval_while_the_feed_cannot_be_read() -> None:
-    async with serving(SSE_HEARTBEAT_INTERVAL="0.1") as service:
-
-        async def hang(low: float, *, whole: bool) -> None:  # noqa: ARG001
-            await asyncio.Event().wait()
-            yield  # type: ignore[misc]
-
-        service.source.read = hang  # type: ignore[method-assign, assignment]
+    async with serving(SSE_HEARTBEAT_INTERVAL="0.1", hanging=True) as service:
         reply = await service.get("/api/v2/stream")
         events = await reply.events(4, seconds=2)
         assert [event["event"] for event in events] == ["heartbeat"] * 4
