@@ -42,8 +42,7 @@ async def serve(settings: Settings, sock: socket.socket) -> None:
         tasks.append(_background(private.configurations.run(), "configurations"))
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
-    openings = Openings(parts, trusted_hops=settings.trusted_hops, on_lambda=settings.on_lambda)
-    app = create_app(openings, private)
+    app = create_app(make_openings(settings, parts), private)
     logger.info("listening", extra={"address": _address(sock), "version": __version__, "instance": parts.hub.instance})
     calm_the_collector()
     try:
@@ -100,6 +99,16 @@ def make_parts(settings: Settings, source: Callable[[Window], Source] | None = N
     )
     hosts, cors = Hosts(settings.allowed_hosts, settings.host), Cors(settings.cors_origins)
     return Parts(hub, poller, slots, pulse, streams, hosts, cors, telemetry, settings.dashboard)
+
+
+def make_openings(settings: Settings, parts: Parts) -> Openings:
+    """What turns requests into streams."""
+    return Openings(
+        parts,
+        trusted_hops=settings.trusted_hops,
+        on_lambda=settings.on_lambda,
+        deadline_margin=settings.deadline_margin,
+    )
 
 
 def make_private(settings: Settings, parts: Parts) -> Private:

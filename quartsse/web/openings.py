@@ -9,6 +9,7 @@ from quartsse.errors import NotAcceptable, Refused, ShuttingDown
 from quartsse.hub.events import EndReason, retry_field
 from quartsse.hub.ids import own_place
 from quartsse.web.auth import User
+from quartsse.web.deadline import seconds_left
 from quartsse.web.limits import Slot
 from quartsse.web.origins import address_group, client_address
 from quartsse.web.parameters import Asked, asked
@@ -23,12 +24,18 @@ POLITE = {429, 503}
 
 
 class Openings:
-    """Opens streams. `trusted_hops` and `on_lambda` say where a client's address is to be found."""
+    """Opens streams. `trusted_hops` and `on_lambda` say where a client's address is to be found.
 
-    def __init__(self, parts: Parts, *, trusted_hops: int = 0, on_lambda: bool = False) -> None:
+    On Lambda a stream ends `deadline_margin` seconds before its invocation does.
+    """
+
+    def __init__(
+        self, parts: Parts, *, trusted_hops: int = 0, on_lambda: bool = False, deadline_margin: float = 5.0
+    ) -> None:
         self.parts = parts
         self._trusted_hops = trusted_hops
         self._on_lambda = on_lambda
+        self._deadline_margin = deadline_margin
 
     def asked(self) -> Asked:
         """What this request asks for. Raises BadRequest."""
@@ -58,6 +65,7 @@ class Openings:
         except BaseException:
             slot.release()
             raise
+        self._end_before_the_deadline(stream)
         # Released by the task and not by the body: if the client has already gone, the body is never started and
         # its `finally` never runs. After a hand-over the wire owns the stream, and this task's end means nothing.
         _current_task().add_done_callback(lambda _: None if stream.handed_over else stream.close())
@@ -65,6 +73,12 @@ class Openings:
         response = Response(stream.body(fast=fast), headers=_headers())
         response.timeout = None
         return response
+
+    def _end_before_the_deadline(self, stream: Stream) -> None:
+        if self._on_lambda:
+            left = seconds_left(list(request.scope["headers"]), self.parts.streams.clock.wall())
+            if left is not None:
+                stream.end_after(left - self._deadline_margin, "deadline")
 
     def _address(self) -> str:
         """The address that this stream counts to."""

@@ -12,11 +12,10 @@ from quartsse.feed.items import Item, key_of, moment
 from quartsse.feed.source import Batch, MemorySource
 from quartsse.hub.clock import iso
 from quartsse.hub.events import Label
-from quartsse.service import make_parts, make_private
+from quartsse.service import make_openings, make_parts, make_private
 from quartsse.settings import settings_from
 from quartsse.web.app import create_app
 from quartsse.web.configurations import Private
-from quartsse.web.openings import Openings
 from quartsse.web.parts import Parts
 from quartsse.web.server import listening_socket, run_server
 
@@ -167,7 +166,7 @@ async def serving(
         private = Private(private.authenticator, private.tickets, Configurations(store, chosen.config_interval))
     sock = listening_socket("127.0.0.1", 0)
     port = sock.getsockname()[1]
-    app = create_app(Openings(parts, trusted_hops=chosen.trusted_hops), private)
+    app = create_app(make_openings(chosen, parts), private)
     async with asyncio.TaskGroup() as group:
         work = [group.create_task(parts.poller.run()), group.create_task(parts.pulse.run())]
         if private.configurations is not None:
