@@ -61,7 +61,13 @@ def connect(endpoint: str, service: str = "dynamodb") -> Client:
         region_name=REGION,
         aws_access_key_id="testing",
         aws_secret_access_key="testing",  # noqa: S106 (any will do)
-        config=Config(connect_timeout=2, read_timeout=10, proxies={}, account_id_endpoint_mode="disabled"),
+        config=Config(
+            connect_timeout=2,
+            read_timeout=10,
+            retries={"mode": "standard", "total_max_attempts": 2},
+            proxies={},
+            account_id_endpoint_mode="disabled",
+        ),
     )
 
 
