@@ -98,7 +98,9 @@ def make_parts(settings: Settings, source: Callable[[Window], Source] | None = N
         telemetry=telemetry,
     )
     hosts, cors = Hosts(settings.allowed_hosts, settings.host), Cors(settings.cors_origins)
-    return Parts(hub, poller, slots, pulse, streams, hosts, cors, telemetry, settings.dashboard)
+    return Parts(
+        hub, poller, slots, pulse, streams, hosts, cors, telemetry, settings.dashboard, settings.dashboard_users
+    )
 
 
 def make_openings(settings: Settings, parts: Parts) -> Openings:

@@ -167,6 +167,11 @@ class Settings(BaseModel):
         "off", validation_alias="SSE_TRACING", description="`xray` on Lambda, else off"
     )
     dashboard: bool = Field(False, validation_alias="SSE_DASHBOARD", description="the page at `/`")
+    dashboard_users: Names = Field(
+        (),
+        validation_alias="SSE_DASHBOARD_USERS",
+        description="`user/configuration` pairs that the page offers to view as; for demos",
+    )
 
     on_lambda: bool = Field(False, validation_alias="AWS_LAMBDA_FUNCTION_NAME", exclude=True)
 

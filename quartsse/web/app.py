@@ -26,7 +26,7 @@ def create_app(openings: Openings, private: Private) -> Quart:
     app.register_blueprint(routes(openings))
     app.register_blueprint(configuration_routes(openings, private))
     app.register_blueprint(health(parts))
-    app.register_blueprint(pages(dashboard=parts.dashboard))
+    app.register_blueprint(pages(dashboard=parts.dashboard, users=parts.dashboard_users))
     _guard(app, parts)
     return app
 

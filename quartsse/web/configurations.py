@@ -39,8 +39,7 @@ def configuration_routes(openings: Openings, private: Private) -> Blueprint:
         async def start(slot: Slot, wanted: Asked, user: User | None) -> Stream:
             if user is None:
                 raise NotFound(_NOT_FOUND)
-            saved = await _saved(private, user, config_id)
-            return _start(openings, private, slot, wanted, (user, saved))
+            return _start(openings, private, slot, wanted, (user, await _saved(private, user, config_id)))
 
         return await openings.open(start, lambda: _user(private, with_ticket=True))
 

@@ -1,10 +1,12 @@
 """The page and its files; the JavaScript client is served even where the page is not."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from quart import Blueprint, Response, send_from_directory
 
 from quartsse.errors import NotFound
+from quartsse.web.answers import answer
 
 STATIC = Path(__file__).parent / "static"
 CLIENT = "quartsse.js"
@@ -16,8 +18,11 @@ HEADERS = {
 }
 
 
-def pages(*, dashboard: bool) -> Blueprint:
-    """`/` and `/static/…` when `dashboard` is wanted; `/static/quartsse.js` always."""
+def pages(*, dashboard: bool, users: Sequence[str] = ()) -> Blueprint:
+    """`/` and `/static/…` when `dashboard` is wanted; `/static/quartsse.js` always.
+
+    `users` are the `user/configuration` pairs that a demo's page offers to view as.
+    """
     blueprint = Blueprint("pages", __name__)
 
     @blueprint.get("/static/<path:name>")
@@ -31,6 +36,11 @@ def pages(*, dashboard: bool) -> Blueprint:
         @blueprint.get("/")
         async def page() -> Response:
             return await _file("index.html")
+
+        @blueprint.get("/demo/users")
+        async def demo_users() -> Response:
+            pairs = [pair.partition("/")[::2] for pair in users]
+            return answer({"users": [{"user_id": user, "configurations": [{"config_id": of}]} for user, of in pairs]})
 
     return blueprint
 

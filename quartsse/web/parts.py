@@ -24,3 +24,4 @@ class Parts:
     cors: Cors
     telemetry: Telemetry
     dashboard: bool = False
+    dashboard_users: tuple[str, ...] = ()
