@@ -28,6 +28,8 @@ const DEFAULTS = {
   random: Math.random,
 };
 
+const limit = () => AbortSignal.timeout(15000); // for what is no stream
+
 const REMEMBERED = 20000; // identities kept to recognise repeats; the oldest goes first
 
 /** Opens a stream; it lives until `close()`. */
@@ -244,7 +246,7 @@ export class Stream {
     const headers = { Accept: "application/json", ...(await this.#headers()) };
     if (this.#etag) headers["If-None-Match"] = this.#etag;
     const credentials = this.#options.withCredentials ? "include" : "same-origin";
-    const answer = await this.#options.fetch(url.href, { headers, credentials, cache: "no-store" });
+    const answer = await this.#options.fetch(url.href, { headers, credentials, cache: "no-store", signal: limit() });
     if (answer.status === 304) return null;
     if (!answer.ok) throw new Error(statusLine(answer));
     const body = await answer.json();
@@ -303,7 +305,12 @@ function overEventSource(url, on, { EventSource, withCredentials, probe, fetch }
 async function whyRefused(url, fetch, withCredentials) {
   try {
     const credentials = withCredentials ? "include" : "same-origin";
-    const answer = await fetch(url, { method: "HEAD", credentials, headers: { Accept: "text/event-stream" } });
+    const answer = await fetch(url, {
+      method: "HEAD",
+      credentials,
+      headers: { Accept: "text/event-stream" },
+      signal: limit(),
+    });
     return answer.ok ? { reason: "Connection refused" } : await failureOf(answer);
   } catch {
     return { reason: "Server cannot be reached" };
@@ -322,7 +329,8 @@ function overFetch(url, on, { fetch, headers, withCredentials }) {
     });
     const type = answer.headers.get("Content-Type") ?? "";
     if (!answer.ok) return on.failed(await failureOf(answer));
-    if (!type.startsWith("text/event-stream")) return on.failed({ reason: `Not an event stream: ${type}`, fatal: true });
+    if (!type.startsWith("text/event-stream"))
+      return on.failed({ reason: `Not an event stream: ${type}`, fatal: true });
     const parser = new Parser(on.frame, on.retry);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let part = await reader.read(); !part.done; part = await reader.read()) parser.feed(part.value);

@@ -110,7 +110,10 @@ export class HistoryChart {
       legend: { show: false },
       padding: [8, 18, 0, 0],
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
-      scales: { x: { range: (_, low, high) => [low, high + this.#span.step / 1000] }, y: { range: (_, low, high) => [0, Math.max(4, high)] } },
+      scales: {
+        x: { range: (_, low, high) => [low, high + this.#span.step / 1000] },
+        y: { range: (_, low, high) => [0, Math.max(4, high)] },
+      },
       axes: [timeAxis(), axis({ size: 38, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] })],
       series: [{}, bar("negative"), bar("neutral"), bar("positive")],
       hooks: { setCursor: [(plot) => this.#read(plot.cursor.idx)] },
@@ -126,14 +129,19 @@ export class HistoryChart {
     const sum = (label) => count(buckets.reduce((total, one) => total + one[label], 0));
     const clock = this.#span === SPANS.live ? time : shortTime;
     const when = bucket ? `${clock(bucket.at)} – ${clock(bucket.at + this.#span.step)}` : this.#span.name;
-    readout($("history-readout"), when, LABELS.map((label) => [label, `${sum(label)} ${label}`]));
+    readout(
+      $("history-readout"),
+      when,
+      LABELS.map((label) => [label, `${sum(label)} ${label}`]),
+    );
   }
 
   #drawTable() {
     const clock = this.#span === SPANS.live ? time : shortTime;
-    const rows = this.#span.of(this.#board).toReversed().map((bucket) => [
-      clock(bucket.at), ...LABELS.map((label) => count(bucket[label])),
-    ]);
+    const rows = this.#span
+      .of(this.#board)
+      .toReversed()
+      .map((bucket) => [clock(bucket.at), ...LABELS.map((label) => count(bucket[label]))]);
     $("history-table").replaceChildren(dataTable(["From", "Positive", "Neutral", "Negative"], rows));
   }
 }
@@ -199,9 +207,10 @@ export class TickerChart {
   }
 
   #drawTable() {
-    const rows = this.#cells().filter((cell) => cell.count > 0).toReversed().map((cell) => [
-      shortTime(cell.at), score(cell.mean), count(cell.count),
-    ]);
+    const rows = this.#cells()
+      .filter((cell) => cell.count > 0)
+      .toReversed()
+      .map((cell) => [shortTime(cell.at), score(cell.mean), count(cell.count)]);
     $("detail-table").replaceChildren(dataTable(["From", "Mean score", "Items"], rows));
   }
 }

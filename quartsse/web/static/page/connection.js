@@ -128,8 +128,12 @@ export class ConnectionView {
     document.body.dataset.fresh = shown.name === "live" ? "yes" : "no";
     $("banner").hidden = !visible;
     if (!visible) return;
-    $("banner").querySelector("use").setAttribute("href", `#i-${ICONS[shown.name] ?? shown.name}`);
-    const polling = state.polling ? " Meanwhile the numbers are polled every few seconds." : " The numbers below may be out of date.";
+    $("banner")
+      .querySelector("use")
+      .setAttribute("href", `#i-${ICONS[shown.name] ?? shown.name}`);
+    const polling = state.polling
+      ? " Meanwhile the numbers are polled every few seconds."
+      : " The numbers below may be out of date.";
     setText("banner-title", `${shown.label}.`);
     setText("banner-text", sentence(shown.why) + polling);
     $("retry-now").hidden = shown.name === "stale" || state.retryAt === null;
@@ -138,7 +142,8 @@ export class ConnectionView {
 
   #drawAges() {
     const since = (at) => (Date.now() - at) / 1000;
-    if (this.#heardAt !== null) setText("last-event", since(this.#heardAt) < 2 ? "just now" : `${seconds(since(this.#heardAt))} ago`);
+    if (this.#heardAt !== null)
+      setText("last-event", since(this.#heardAt) < 2 ? "just now" : `${seconds(since(this.#heardAt))} ago`);
     if (this.#feedAge === null) return;
     const { seconds: age, at } = this.#feedAge;
     // While the feed is live it is read every few seconds: what it last said stands until it says otherwise.
@@ -150,7 +155,10 @@ export class ConnectionView {
     const last = this.#lags.at(-1);
     setText("lag", last < 1000 ? `${Math.round(last)} ms` : duration(last / 1000));
     const highest = Math.max(50, ...this.#lags);
-    drawSpark($("lag-spark"), this.#lags.map((lag, index) => [(SAMPLES - this.#lags.length + index) / (SAMPLES - 1), lag / highest]));
+    drawSpark(
+      $("lag-spark"),
+      this.#lags.map((lag, index) => [(SAMPLES - this.#lags.length + index) / (SAMPLES - 1), lag / highest]),
+    );
   }
 
   /** Tells a screen reader, at most once in five seconds and only the latest. */

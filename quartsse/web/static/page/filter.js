@@ -45,7 +45,10 @@ export class TickerFilter {
   }
 
   #read({ mirror }) {
-    this.#terms = this.#input.value.toUpperCase().split(/[\s,;]+/).filter(Boolean);
+    this.#terms = this.#input.value
+      .toUpperCase()
+      .split(/[\s,;]+/)
+      .filter(Boolean);
     if (mirror) this.#mirror();
     this.#changed();
   }

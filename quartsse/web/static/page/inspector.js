@@ -22,7 +22,10 @@ export class Inspector {
     });
     const modes = [...document.querySelectorAll("[data-mode]")];
     for (const button of modes) button.addEventListener("click", () => this.#changeMode(modes, button));
-    press(modes, modes.find((button) => button.dataset.mode === stream.mode));
+    press(
+      modes,
+      modes.find((button) => button.dataset.mode === stream.mode),
+    );
   }
 
   useId(id) {

@@ -9,8 +9,14 @@ const KINDS = { sentiment_update: "updates", metrics: "metrics", heartbeat: "hea
 
 const SUMMARIES = {
   sentiment_update: (data) => [`${score(data.score)} ${data.label ?? ""}`, data.source],
-  metrics: (data) => [`${count(data.total)} items`, `${count(data.positive)} / ${count(data.neutral)} / ${count(data.negative)}`],
-  heartbeat: (data) => [`feed ${data.feed ?? "live"}`, `${count(data.connections)} open, read ${decimal(data.feed_age_seconds)} s ago`],
+  metrics: (data) => [
+    `${count(data.total)} items`,
+    `${count(data.positive)} / ${count(data.neutral)} / ${count(data.negative)}`,
+  ],
+  heartbeat: (data) => [
+    `feed ${data.feed ?? "live"}`,
+    `${count(data.connections)} open, read ${decimal(data.feed_age_seconds)} s ago`,
+  ],
   resume: (data) => [`resumed, ${data.mode}`, `${count(data.replayed)} replayed`],
   stream_end: (data) => [`ended: ${data.reason}`, `retry in ${decimal(data.retry_ms / 1000)} s`],
   configuration: (data) => [data.name ?? data.config_id, (data.tickers ?? []).join(", ")],
@@ -73,7 +79,11 @@ export class EventLog {
   #rows(entries) {
     const shows = this.#wanted();
     const raw = $("log-raw").checked;
-    return entries.filter(shows).slice(-SHOWN).reverse().map((entry) => this.#row(entry, raw));
+    return entries
+      .filter(shows)
+      .slice(-SHOWN)
+      .reverse()
+      .map((entry) => this.#row(entry, raw));
   }
 
   #wanted() {
@@ -88,7 +98,8 @@ export class EventLog {
 
   #row(entry, raw) {
     const when = element("time", { text: time(entry.at) });
-    if (!entry.frame) return element("li", { className: "connection" }, when, element("span", { className: "text", text: entry.text }));
+    if (!entry.frame)
+      return element("li", { className: "connection" }, when, element("span", { className: "text", text: entry.text }));
     const details = element("details", {}, element("summary", {}, when, ...this.#summary(entry)));
     const open = () => {
       if (details.children.length === 1) details.append(...this.#inside(entry.frame));
@@ -110,7 +121,13 @@ export class EventLog {
     const text = element("span", { className: `text ${isUpdate ? kindOf(data.label) : ""}` });
     if (isUpdate) text.append(icon(kindOf(data.label)));
     text.append(element("span", { text: String(main ?? "") }));
-    parts.push(text, element("span", { className: "rest", text: [rest, from, frame.polled ? "polled" : ""].filter(Boolean).join(" · ") }));
+    parts.push(
+      text,
+      element("span", {
+        className: "rest",
+        text: [rest, from, frame.polled ? "polled" : ""].filter(Boolean).join(" · "),
+      }),
+    );
     return parts;
   }
 

@@ -24,6 +24,7 @@ const mode = new URLSearchParams(location.search).get("transport") === "fetch" ?
 let opening = true;
 let scheduled = false;
 let fetching = false;
+let again = 0;
 let told = "";
 
 const stream = connect(streamUrl, { tickers: "*", mode });
@@ -36,7 +37,9 @@ const detail = new TickerChart(board, () => select(null));
 const inspector = new Inspector(stream, (text) => log.note(text));
 const log = new EventLog(filter, (id) => inspector.useId(id));
 const connection = new ConnectionView(stream);
-const server = new ServerPanel(new URL("api/v2/stream/status", base), ({ feed }) => connection.feedAge(feed?.age_seconds));
+const server = new ServerPanel(new URL("api/v2/stream/status", base), ({ feed }) =>
+  connection.feedAge(feed?.age_seconds),
+);
 
 function redraw(...parts) {
   for (const part of parts) dirty.add(part);
@@ -73,12 +76,13 @@ function select(ticker) {
 async function refreshHistory() {
   if (fetching) return;
   fetching = true;
+  clearTimeout(again);
   const asked = Date.now();
   try {
     const snapshot = await stream.snapshot();
     if (snapshot) board.applySnapshot(snapshot, asked);
   } catch {
-    setTimeout(refreshHistory, board.history.length ? REFRESH_HISTORY : 2500);
+    again = setTimeout(refreshHistory, board.history.length ? REFRESH_HISTORY : 2500);
   } finally {
     fetching = false;
   }

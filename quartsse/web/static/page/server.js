@@ -18,7 +18,7 @@ export class ServerPanel {
 
   async refresh() {
     try {
-      const answer = await fetch(this.#url, { cache: "no-store" });
+      const answer = await fetch(this.#url, { cache: "no-store", signal: AbortSignal.timeout(10000) });
       if (!answer.ok) throw new Error(`it answered ${answer.status}`);
       this.#draw(await answer.json());
     } catch {

@@ -66,7 +66,12 @@ export class TickerTable {
   }
 
   #make(ticker) {
-    const button = element("button", { text: ticker, type: "button", "aria-pressed": "false", title: "Show its history" });
+    const button = element("button", {
+      text: ticker,
+      type: "button",
+      "aria-pressed": "false",
+      title: "Show its history",
+    });
     button.addEventListener("click", () => this.#select(this.#selected === ticker ? null : ticker));
     const drawn = {
       tr: element("tr", { "data-ticker": ticker }),
@@ -96,7 +101,12 @@ export class TickerTable {
     if (drawn.shownLabel !== row.label) {
       drawn.shownLabel = row.label;
       const kind = kindOf(row.label);
-      const badge = element("span", { className: `badge ${kind}` }, icon(kind), element("span", { text: row.label ?? "none" }));
+      const badge = element(
+        "span",
+        { className: `badge ${kind}` },
+        icon(kind),
+        element("span", { text: row.label ?? "none" }),
+      );
       drawn.label.replaceChildren(badge);
     }
     if (row.flash) {

@@ -47,7 +47,11 @@ export class ViewAs {
   /** Every connection takes a fresh one: a ticket opens one stream. */
   async #ticket(user) {
     const url = new URL("api/v2/stream/tickets", this.#base);
-    const answer = await fetch(url, { method: "POST", headers: { "X-User-ID": user } });
+    const answer = await fetch(url, {
+      method: "POST",
+      headers: { "X-User-ID": user },
+      signal: AbortSignal.timeout(10000),
+    });
     if (!answer.ok) throw new Error(`No ticket: the server answered ${answer.status}`);
     return (await answer.json()).ticket;
   }
