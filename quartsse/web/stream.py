@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from quartsse.feed.poller import Poller
 from quartsse.hub.clock import Clock
-from quartsse.hub.events import EndReason, Event, Resume, retry_field
+from quartsse.hub.events import EndReason, Event, FeedState, Resume, retry_field
 from quartsse.hub.filters import Filter
 from quartsse.hub.hub import Hub, Subscription, Tick, chunk, spread
 from quartsse.hub.ids import NOWHERE, own_place, place_in
@@ -60,6 +60,7 @@ class Stream:
         "_streams",
         "_subscription",
         "_timer",
+        "_told",
         "_view",
         "_wire",
         "on_close",
@@ -73,6 +74,7 @@ class Stream:
         self._clock = streams.clock
         self._started = self._clock.monotonic()
         self._door = DOOR.get()
+        self._told: FeedState | None = None
         self._subscription: Subscription | None = None
         self._wire: Wire | None = None
         self._lobby: asyncio.Future[None] | None = None
@@ -91,7 +93,7 @@ class Stream:
         """The bytes of the stream, until it ends or is handed over; `fast` allows the latter."""
         own = own_place(self._last_event_id)
         streams = self._streams
-        yield retry_field(streams.retry_ms) + b"\n" + streams.pulse.heartbeat().frame(own)
+        yield retry_field(streams.retry_ms) + b"\n" + self._heartbeat(own)
         async for frame in self._wait_for_state(own):
             yield frame
         if self._ended is not None:
@@ -131,7 +133,7 @@ class Stream:
             if self._timer.when() <= at:
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(at, self.end, reason, self._streams.one_retry())
+        self._timer = loop.call_at(at, self.end, reason, self._streams.one_retry(), context=empty_context())
 
     def end(self, reason: EndReason, retry_ms: int, unread_seconds: float = UNREAD_SECONDS) -> None:
         """Send what waits and `stream_end`, and close; abort the connection if that is not read in time."""
@@ -185,10 +187,15 @@ class Stream:
                 await asyncio.wait((self._lobby, ready, beat), return_when=asyncio.FIRST_COMPLETED)
                 if beat.done():
                     beat = asyncio.ensure_future(streams.pulse.beat.wait())
-                    yield streams.pulse.heartbeat().frame(own)
+                    yield self._heartbeat(own)
         finally:
             ready.cancel()
             beat.cancel()
+
+    def _heartbeat(self, own: str) -> bytes:
+        """A heartbeat for this reader alone."""
+        self._told = self._streams.poller.state
+        return self._streams.pulse.heartbeat().frame(own)
 
     def _subscribe(self, own: str) -> tuple[Subscription, list[bytes]]:
         """Join the channel and read the state, in one step of the loop; the frames of the opening.
@@ -207,6 +214,8 @@ class Stream:
             answer = Resume(mode=replay.mode, replayed=len(replay.frames))
             frames = [streams.hub.event("resume", answer).frame(own), *frames]
             streams.telemetry.resumed(replay.mode, len(replay.frames))
+        if self._told != streams.poller.state:  # it changed while this reader was in no channel to hear of it
+            frames = [self._heartbeat(own), *frames]
         return subscription, [*frames, view.state().frame(str(streams.hub.place))]
 
     def _hand_over(self, door: Door, subscription: Subscription) -> None:

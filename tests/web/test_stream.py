@@ -8,6 +8,8 @@ import time
 import pytest
 
 from quartsse.feed.configurations import Saved
+from quartsse.hub.filters import Filter
+from quartsse.web.stream import View
 from tests.web.serving import item, serving
 
 NOW = time.time()
@@ -116,6 +118,19 @@ async def test_a_heartbeat_comes_at_every_interval_while_the_feed_cannot_be_read
         events = await reply.events(4, seconds=2)
         assert [event["event"] for event in events] == ["heartbeat"] * 4
         assert json.loads(events[-1]["data"])["feed"] == "starting"
+
+
+async def test_a_reader_who_was_told_that_the_feed_is_starting_is_told_when_it_is_live() -> None:
+    async with serving() as service:
+        parts = service.parts
+        stream = parts.streams.start(parts.slots.take(), View(Filter(), parts.poller.totals), None)
+        body = stream.body(fast=False)
+        assert b'"feed":"starting"' in await anext(body)
+        await parts.poller.ready()
+        await parts.pulse.beat.wait()  # this heartbeat says "live", to channels that the reader has not joined yet
+        assert b'"feed":"live"' in await anext(body)
+        await body.aclose()
+        stream.close()
 
 
 async def test_a_quiet_stream_gets_a_comment() -> None:
