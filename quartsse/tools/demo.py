@@ -80,6 +80,7 @@ def service_environment(own: Mapping[str, str], endpoint: str, port: int) -> dic
     kept = {name: value for name, value in own.items() if not name.startswith(_NOT_PASSED_ON)}
     defaults = {
         "SSE_DASHBOARD": "1",
+        "SSE_DASHBOARD_USERS": ",".join(f"{user}/{config}" for user, config, *_ in CONFIGURATIONS),
         "SSE_AUTH": "header",
         "SSE_TICKET_SECRET": secrets.token_urlsafe(32),
         "SSE_POLL_INTERVAL": "1",
