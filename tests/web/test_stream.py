@@ -121,7 +121,7 @@ async def test_a_heartbeat_comes_at_every_interval_while_the_feed_cannot_be_read
 
 
 async def test_a_reader_who_was_told_that_the_feed_is_starting_is_told_when_it_is_live() -> None:
-    async with serving() as service:
+    async with serving(SSE_HEARTBEAT_INTERVAL="0.3") as service:
         parts = service.parts
         stream = parts.streams.start(parts.slots.take(), View(Filter(), parts.poller.totals), None)
         body = stream.body(fast=False)
