@@ -67,6 +67,13 @@ export class Board {
     this.#changed("history", "tickers", "totals");
   }
 
+  /** Whether the chart adds up to the totals; items that leave or change unseen make it differ for a while. */
+  get isInStep() {
+    if (!this.metrics || this.history.length === 0) return true;
+    const sum = (label) => this.history.reduce((total, bucket) => total + bucket[label], 0);
+    return ["positive", "neutral", "negative"].every((label) => sum(label) === this.metrics[label]);
+  }
+
   /** What has arrived at this page, by the time of its arrival: the last quarter of an hour, empty steps and all. */
   arrivals(now = Date.now()) {
     const last = Math.floor(now / LIVE_STEP) * LIVE_STEP;

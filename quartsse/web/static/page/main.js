@@ -14,6 +14,7 @@ import { drawTotals } from "./totals.js";
 import { ViewAs } from "./view_as.js";
 
 const REFRESH_HISTORY = 60000;
+const CORRECT_HISTORY = 20000; // the least time between two snapshots taken because the chart was out of step
 const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
 
 const base = new URL(".", document.baseURI);
@@ -25,6 +26,7 @@ let opening = true;
 let scheduled = false;
 let fetching = false;
 let again = 0;
+let refreshed = 0;
 let told = "";
 
 const stream = connect(streamUrl, { tickers: "*", mode });
@@ -78,6 +80,7 @@ async function refreshHistory() {
   fetching = true;
   clearTimeout(again);
   const asked = Date.now();
+  refreshed = asked;
   try {
     const snapshot = await stream.snapshot();
     if (snapshot) board.applySnapshot(snapshot, asked);
@@ -100,8 +103,10 @@ stream.on("heartbeat", (heartbeat) => {
 stream.on("metrics", (metrics, frame) => {
   board.applyMetrics(metrics);
   if (frame.polled) return;
-  if (opening) refreshHistory();
-  else connection.measure(metrics.timestamp);
+  if (opening) {
+    refreshHistory();
+    server.refresh();
+  } else connection.measure(metrics.timestamp);
   opening = false;
 });
 stream.on("sentiment_update", (update, { id, polled }) => {
@@ -120,7 +125,6 @@ stream.on("state", (state) => {
   const text = state.name === "live" ? "Connected" : state.retryAt === null ? "" : `${state.name}: ${state.reason}`;
   if (text && text !== told) log.note(text);
   told = text || told;
-  if (state.name === "live") server.refresh();
   redraw("state");
 });
 
@@ -131,6 +135,10 @@ $("log-curl").addEventListener("click", () => {
 
 setInterval(() => document.hidden || redraw("second"), 1000);
 setInterval(() => document.hidden || history.tick(), 2000);
+setInterval(() => {
+  const due = Date.now() - refreshed >= CORRECT_HISTORY && stream.state.name === "live";
+  if (!document.hidden && due && !board.isInStep) refreshHistory();
+}, 5000);
 setInterval(() => document.hidden || table.drawTimes(), 5000);
 setInterval(() => document.hidden || refreshHistory(), REFRESH_HISTORY);
 document.addEventListener("visibilitychange", () => {

@@ -1,6 +1,6 @@
 /** The four counts at the top, and the bar that shows their shares. */
 
-import { $, count, decimal, percent, setText } from "./format.js";
+import { $, count, percent, setText } from "./format.js";
 
 export function drawTotals({ metrics }) {
   if (!metrics) return;
@@ -10,9 +10,9 @@ export function drawTotals({ metrics }) {
     $(name).dataset.value = String(metrics[name]);
     if (name !== "total") setText(`${name}-note`, `${percent(metrics[name], total)} of all`);
   }
-  setText("total-note", `items in the window`);
+  setText("total-note", "items in the window");
   setText("rate-hour", count(metrics.rate_last_hour));
-  setText("rate-day", decimal(metrics.rate_last_24h));
+  setText("rate-day", count(metrics.rate_last_24h));
   drawBalance(metrics);
 }
 
