@@ -160,7 +160,7 @@ async def test_a_thousand_connects_for_a_hundred_slots_give_a_hundred_streams(se
 
 async def test_a_thousand_aborted_connects_leave_no_slot_and_no_file(serve: Serve, handover: str) -> None:
     served = await asyncio.to_thread(serve, SSE_MAX_CONNECTIONS="1000", SSE_HANDOVER=handover)
-    await open_stream(served)
+    (await open_stream(served)).close()
     assert await _connections(served, 0)
     files = _files(served)
     chance = random.Random(7)

@@ -137,6 +137,15 @@ class Reply:
         self.writer.close()
 
 
+_opened: list[Reply] = []
+
+
+def leave_all() -> None:
+    """Close every connection that `request` has opened."""
+    while _opened:
+        _opened.pop().close()
+
+
 async def request(port: int, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Reply:
     """Send one request on a connection of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
@@ -144,9 +153,10 @@ async def request(port: int, path: str, *, method: str = "GET", headers: Mapping
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
     head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode("latin-1").split("\r\n")
-    received = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-    raw = {line.split(": ", 1)[0].lower(): line.split(": ", 1)[1] for line in head[1:] if line}
-    return Reply(int(head[0].split(" ")[1]), {name: raw[name] for name in received}, reader, writer)
+    fields = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
+    reply = Reply(int(head[0].split(" ")[1]), fields, reader, writer)
+    _opened.append(reply)
+    return reply
 
 
 @asynccontextmanager
