@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 
 async def blocking[T](call: Callable[[], T], seconds: float) -> T:
@@ -20,7 +21,7 @@ async def blocking[T](call: Callable[[], T], seconds: float) -> T:
             set_it()
 
     def tell(set_it: Callable[[], None]) -> None:
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits any more
             loop.call_soon_threadsafe(settle, set_it)
 
     def run() -> None:

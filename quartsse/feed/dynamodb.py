@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from quartsse.errors import SourceError
+
 type Client = Any
 """A low-level boto3 client; its methods exist at run time only."""
 
@@ -41,6 +43,56 @@ def lazily(make: Callable[[], Client]) -> Callable[[], Client]:
         return made[0]
 
     return get
+
+
+THROTTLING = {
+    "ProvisionedThroughputExceededException",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "LimitExceededException",
+}
+
+_ADVICE = {
+    "ResourceNotFoundException": "it does not exist in this region and account; check its name and AWS_REGION",
+    "AccessDeniedException": "access denied; allow this role {action} on it",
+    "UnrecognizedClientException": "these AWS credentials are not known; check them and AWS_REGION",
+    "InvalidSignatureException": "the request's signature was refused; check the credentials and this machine's clock",
+    "ExpiredTokenException": "these AWS credentials have expired",
+    "NoCredentialsError": "no AWS credentials were found; give the process a role or AWS_ACCESS_KEY_ID and its kin",
+    "PartialCredentialsError": "the AWS credentials are incomplete",
+    "NoRegionError": "no region is set; set AWS_REGION",
+    "EndpointConnectionError": "DynamoDB's address does not accept connections",
+    "ConnectTimeoutError": "DynamoDB's address does not answer",
+    "ReadTimeoutError": "DynamoDB took too long to answer",
+    "ConnectionClosedError": "the connection to DynamoDB broke off",
+} | dict.fromkeys(THROTTLING, "throttled; give it more capacity, or lower SSE_READ_BUDGET or raise SSE_POLL_INTERVAL")
+
+
+def source_error(what: str, action: str, error: Exception) -> SourceError:
+    """The SourceError of what botocore raised: what could not be read, and what to do about it.
+
+    AWS's own words name accounts, roles and addresses. They are for the log, as the cause; this text may be shown.
+    """
+    kind = kind_of(error)
+    said = str(error)
+    if kind == "ValidationException" and "index" in said:
+        return SourceError(f"cannot read {what}: the table has no such index; check SSE_INDEX")
+    if kind == "ResourceNotFoundException" and "index" in said.lower():
+        return SourceError(f"cannot read {what}: the table has no such index; check SSE_INDEX")
+    advice = _ADVICE.get(kind, "DynamoDB refused or failed").format(action=action)
+    return SourceError(f"cannot read {what}: {advice} ({kind})")
+
+
+def kind_of(error: BaseException | None) -> str:
+    """The name of what went wrong: DynamoDB's code, or else botocore's class."""
+    answer = getattr(error, "response", None)
+    code = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
+    return str(code or type(error).__name__)
+
+
+def throttled(error: SourceError) -> bool:
+    """Whether DynamoDB asked for patience."""
+    return kind_of(error.__cause__) in THROTTLING
 
 
 def _keep_plain(member: str) -> Callable[..., None]:

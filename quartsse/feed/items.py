@@ -1,8 +1,9 @@
 """Items: records of the sentiment table, as they leave DynamoDB and as the feed keeps them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from sys import intern
 from typing import Any, cast
 
@@ -15,7 +16,10 @@ PROJECTION = ("source_id", "timestamp", "sentiment", "score", "confidence", "mat
 LABELS: tuple[Label, ...] = ("positive", "neutral", "negative")
 MOST_TICKERS = 50
 _LONGEST_KEY = 1024
+LONGEST_SOURCE = 64
 _SIGN = {"positive": 1.0, "neutral": 0.0, "negative": -1.0}
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]00:?00)?", re.ASCII)
 
 type Record = Mapping[str, Mapping[str, Any]]
 """A record in DynamoDB's own JSON: attribute name to `{"S": "text"}`, `{"N": "1.5"}`, `{"L": […]}`, …"""
@@ -60,7 +64,7 @@ def item_in(record: Record) -> Item:
         raise MalformedItem("sentiment")
     score, confidence = _scores(record, sentiment)
     tickers = _tickers(record)
-    source = (_texts(record, "sources") or (source_id.partition(":")[0],))[0]
+    source = (_texts(record, "sources") or (source_id.partition(":")[0],))[0][:LONGEST_SOURCE]
     return Item(
         key_of(source_id, stamp),
         moment(stamp),
@@ -68,22 +72,22 @@ def item_in(record: Record) -> Item:
         score,
         confidence,
         tickers,
-        intern(source[:64]),
+        intern(source if source.isascii() else source.encode("utf-8", "replace").decode()),
     )
 
 
 def moment(stamp: str) -> float:
     """Unix seconds of an ISO 8601 time in UTC (`Z`, `+00:00` or no suffix). Raises MalformedItem.
 
-    Other offsets are refused: the index orders timestamps as text, and such an item would lie hours off its place.
+    Other offsets and other ways to write a date are refused: the index orders timestamps as text, and such an item
+    would lie hours off its place.
     """
+    if _MOMENT.fullmatch(stamp) is None:
+        raise MalformedItem("timestamp")
     try:
-        parsed = datetime.fromisoformat(stamp)
+        return datetime.fromisoformat(stamp).replace(tzinfo=UTC).timestamp()
     except ValueError:
         raise MalformedItem("timestamp") from None
-    if len(stamp) < len("2025-12-02T10:30:00") or parsed.utcoffset() not in {None, timedelta(0)}:
-        raise MalformedItem("timestamp")
-    return parsed.replace(tzinfo=UTC).timestamp()
 
 
 def _text(record: Record, name: str) -> str:
@@ -111,17 +115,22 @@ def _scores(record: Record, sentiment: str) -> tuple[float, float]:
     if own is not None:
         if not 0 <= own <= 1:
             raise MalformedItem("confidence")
-        return score, own
+        return score + 0.0, own
     if score < 0:
         raise MalformedItem("score")
-    return score * _SIGN[sentiment], score
+    return score * _SIGN[sentiment] + 0.0, score  # and never -0.0, which JSON would show
 
 
 def _texts(record: Record, name: str) -> tuple[str, ...]:
     value = record.get(name)
     if value is None or "NULL" in value:
         return ()
-    texts = value["SS"] if "SS" in value else [element.get("S") for element in value.get("L", ())]
+    if "SS" in value:
+        texts = value["SS"]
+    elif "L" in value:
+        texts = [element.get("S") for element in value["L"]]
+    else:
+        raise MalformedItem(name)
     if not all(isinstance(text, str) and text for text in texts):
         raise MalformedItem(name)
     return tuple(texts)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import batched
@@ -12,8 +12,8 @@ from statistics import quantiles
 
 from quartsse.errors import SourceError
 from quartsse.feed.bell import Bell
-from quartsse.feed.source import Batch, Source
-from quartsse.feed.window import Window
+from quartsse.feed.source import FOREVER, Batch, Source
+from quartsse.feed.window import Changes, Window
 from quartsse.hub.clock import Clock
 from quartsse.hub.events import Event, FeedState, Metrics
 from quartsse.hub.hub import Hub
@@ -26,11 +26,21 @@ CHUNK = 500
 
 LONGEST_BACKOFF = 10.0
 LEAST_STALE = 5.0
+MINUTE = 60.0
+SLOW_SWEEP = 5.0
+"""Seconds: what may lie between the table and the event. A sweep that takes longer is said."""
+
+SLOW_SWEEP_ADVICE = "late items come up to a sweep later: raise SSE_READ_BUDGET, or set SSE_SOURCE=streams"
 
 
 @dataclass(frozen=True, slots=True)
 class FeedStatus:
-    """How the feed is. Times in seconds; None where there is nothing to tell yet."""
+    """How the feed is. Times in seconds; None where there is nothing to tell yet.
+
+    `sweep_seconds`: how long the last complete coverage of the window took, which is how late a late item may come;
+    `hot_seconds`: how far back from now every read reaches; `lateness_seconds`: from the timestamp of a new item to
+    when it was first seen; `reason`: what the last failed read said; `advice`: what would make the feed faster.
+    """
 
     state: FeedState
     age_seconds: float | None
@@ -38,8 +48,9 @@ class FeedStatus:
     sweep_seconds: float | None
     read_units_per_minute: float
     lateness_seconds: dict[str, float] | None
+    hot_seconds: float | None
     reason: str | None
-    """What the last failed read said, while the feed is stale."""
+    advice: str | None
 
 
 class Poller:
@@ -59,6 +70,7 @@ class Poller:
         idle_grace: float = 30.0,
         metrics_interval: float = 60.0,
         clock: Clock | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         telemetry: Telemetry | None = None,
     ) -> None:
         self.window = window
@@ -68,6 +80,7 @@ class Poller:
         self._grace = idle_grace
         self._metrics_interval = metrics_interval
         self._clock = clock or Clock()
+        self._sleep = sleep
         self._telemetry = telemetry or NoTelemetry()
         self._attending = 0
         self._left_at = float("-inf")
@@ -79,13 +92,18 @@ class Poller:
         self._whole = True
         self._idle = True
         self._woken_at = self._clock.monotonic()
+        self._started_at = self._woken_at
+        self._complete_wall = float("-inf")
         self._complete_at: float | None = None
         self._covered_at: float | None = None
         self._sweep_seconds: float | None = None
+        self._sweeps_slowly = False
+        self._hot_seconds: float | None = None
+        self._version = -1
         self._totals: Metrics | None = None
         self._totals_at = float("-inf")
         self._shown: tuple[float, Event] | None = None
-        self._units: deque[tuple[float, float]] = deque(maxlen=1000)
+        self._units: deque[tuple[float, float]] = deque()
         self._lateness: deque[float] = deque(maxlen=1000)
         self._skipped: Counter[str] = Counter()
 
@@ -116,15 +134,17 @@ class Poller:
 
     def status(self) -> FeedStatus:
         """Everything about the feed that an operator wants to see."""
-        cuts = quantiles(self._lateness, n=100) if len(self._lateness) > 1 else None
+        cuts = quantiles(self._lateness, n=100, method="inclusive") if len(self._lateness) > 1 else None
         return FeedStatus(
             state=self.state,
             age_seconds=None if self.age is None else round(self.age, 3),
             items=len(self.window),
-            sweep_seconds=None if self._sweep_seconds is None else round(self._sweep_seconds, 3),
+            sweep_seconds=self._sweep_now(),
             read_units_per_minute=round(self._units_per_minute(), 1),
             lateness_seconds=None if cuts is None else {"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)},
+            hot_seconds=None if self._hot_seconds is None else round(self._hot_seconds, 1),
             reason=self._reason,
+            advice=SLOW_SWEEP_ADVICE if self._sweeps_slowly else None,
         )
 
     def attend(self) -> None:
@@ -170,9 +190,11 @@ class Poller:
         while True:
             if self._abandoned():
                 await self._rest()
-            started = self._clock.monotonic()
+            self._whole = self._whole or self._after_a_gap
+            self._started_at = self._clock.monotonic()
             pause = await self._poll()
-            await self._sleep(pause - (self._clock.monotonic() - started if self._failures == 0 else 0))
+            spent = 0 if self._failures else self._clock.monotonic() - self._started_at
+            await self._sleep(max(0.0, pause - spent))
 
     async def _poll(self) -> float:
         """One read. Returns how long after its start the next one is due, or after its end if it failed."""
@@ -180,29 +202,36 @@ class Poller:
         try:
             await self._read_once()
         except SourceError as error:
-            self._failures += 1
-            if self._failures == 1:
-                logger.warning("feed: %s", error)
-            self._reason = str(error)
-            self._telemetry.feed_failed(str(error))
-            self._tried.ring()
-            return random.uniform(0, min(LONGEST_BACKOFF, self._interval * 2 ** min(self._failures, 10)))  # noqa: S311
+            return self._failed(error)
         if self._failures:
             logger.info("feed: reading again after %d failed reads", self._failures)
         self._failures, self._reason, self._whole = 0, None, False
-        self._complete_at = self._clock.monotonic()
+        self._complete_at, self._complete_wall = self._clock.monotonic(), self._clock.wall()
         self._tried.ring()
         self._repeat_totals()
         return self._interval
 
+    def _failed(self, error: SourceError) -> float:
+        """Note a failed read, and log it if it says something new. Returns how long to wait: full jitter."""
+        self._failures += 1
+        if str(error) != self._reason:
+            logger.warning("feed: %s (%s)", error, error.__cause__)
+        self._reason = str(error)
+        self._telemetry.feed_failed(str(error))
+        self._tried.ring()
+        return random.uniform(0, min(LONGEST_BACKOFF, self._interval * 2 ** min(self._failures, 10)))  # noqa: S311
+
     async def _read_once(self) -> None:
         started = self._clock.monotonic()
         units = 0.0
-        self.window.expire(self._clock.wall())
+        dropped = CHUNK
+        while dropped == CHUNK:
+            dropped = self.window.expire(self._clock.wall(), CHUNK)
+            await asyncio.sleep(0)
         async for batch in self._source.read(self.window.low, whole=self._whole):
             units += batch.units
+            self._note_units(batch.units)
             await self._take_in(batch)
-        self._units.append((self._clock.monotonic(), units))
         self._telemetry.feed_read(self._clock.monotonic() - started, units)
 
     async def _take_in(self, batch: Batch) -> None:
@@ -211,36 +240,57 @@ class Poller:
         So whoever subscribes between two steps has the one in the state and the other live.
         """
         self._note_skipped(batch.skipped)
+        if batch.ordered:
+            self._read += 1
         for chunk in batched(batch.items, CHUNK, strict=False):
-            updates, ahead = self.window.apply(chunk, self._read, self._clock.wall())
-            if ahead:
-                self._note_skipped({"future": ahead})
-            self._publish(updates)
+            changes = self.window.apply(chunk, self._read, self._clock.wall())
+            self._note(changes)
+            self._publish(changes.updates)
             await asyncio.sleep(0)
         self.window.touch(batch.unsettled, self._read)
         for key in batch.gone:
             self.window.forget(key)
         if batch.span is not None:
-            self.window.covered(batch.span, self._read)
+            await self._covered(batch.span)
         if batch.watermark is not None:
             self._cover(batch.watermark)
         self._publish([])
 
+    def _note(self, changes: Changes) -> None:
+        if changes.ahead:
+            self._note_skipped({"future": changes.ahead})
+        if self.loaded:
+            now = self._clock.wall()
+            self._lateness.extend(now - item.time for item in changes.new)
+
+    async def _covered(self, span: tuple[float, float]) -> None:
+        """A span has been read completely: what is gone leaves the window, a chunk at a step."""
+        if span[1] == FOREVER:
+            self._hot_seconds = max(0.0, self._clock.wall() - span[0])
+        for chunk in batched(self.window.missed(span, self._read), CHUNK, strict=False):
+            self.window.remove(chunk)
+            await asyncio.sleep(0)
+
     def _cover(self, watermark: float) -> None:
         """The whole window has been read: from the first time on there is a state, and changes are news."""
         now = self._clock.monotonic()
-        self._sweep_seconds = now - (self._covered_at if self._covered_at is not None else self._woken_at)
+        since = self._started_at if self._whole or self._covered_at is None else self._covered_at
+        was_slow = self._sweeps_slowly
+        self._sweep_seconds = now - since
+        self._sweeps_slowly = not self._whole and self._sweep_seconds > max(SLOW_SWEEP, 2 * self._interval)
         self._covered_at = now
         self._hub.advance(watermark)
+        if self._sweeps_slowly and not was_slow:
+            logger.warning("feed: a sweep over the window takes %.0f s: %s", self._sweep_seconds, SLOW_SWEEP_ADVICE)
 
     def _publish(self, updates: list[Event]) -> None:
         """Publish a step's updates and, if a count has changed, the totals. Nothing before the first load."""
-        if not self.loaded:
+        if not self.loaded or (self._version == self.window.version and not updates):
             return
-        now = self._clock.wall()
+        self._version = self.window.version
         for update in updates:
             self._telemetry.published(update.name)
-        totals = self.window.metrics(now)
+        totals = self.window.metrics(self._clock.wall())
         if not _same_counts(totals, self._totals):
             self._hub.publish(updates, self._totals_event(totals))
         elif updates:
@@ -264,26 +314,42 @@ class Poller:
             await self._wanted.wait()
         self._wake()
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep until the next read; a sleep that took much longer than asked means that the process was frozen."""
-        before = self._clock.monotonic()
-        await asyncio.sleep(max(0.0, seconds))
-        if self._clock.monotonic() - before > max(0.0, seconds) + self.stale_after:
-            self._whole = True
-
     def _wake(self) -> None:
         """Somebody attends: if it was idle, or slept too long, the window must be read again before it is shown."""
-        if self._idle or self.age is None or self.age > self.stale_after:
+        if self._idle or self._after_a_gap:
             self._woken_at = self._clock.monotonic()
             self._whole = True
         self._idle = False
         self._wanted.set()
 
+    def _sweep_now(self) -> float | None:
+        """How long the last sweep took, or the one under way if that is longer already."""
+        if self._sweep_seconds is None or self._covered_at is None:
+            return None
+        running = self._clock.monotonic() - self._covered_at if self.state == "live" else 0.0
+        return round(max(self._sweep_seconds, running), 3)
+
+    @property
+    def _after_a_gap(self) -> bool:
+        """Whether the last complete read is so old that what came and went since must be looked for everywhere.
+
+        The wall clock is asked too, since the other one may stand still with a frozen machine. If it was merely set,
+        one read more is made than was needed.
+        """
+        apart = self._clock.wall() - self._complete_wall
+        return self.age is None or self.age > self.stale_after or apart > self.stale_after
+
     def _abandoned(self) -> bool:
         return self._attending == 0 and self._clock.monotonic() - self._left_at >= self._grace
 
+    def _note_units(self, units: float) -> None:
+        """Remember what was spent, for a minute."""
+        self._units.append((self._clock.monotonic(), units))
+        while self._units[0][0] < self._clock.monotonic() - MINUTE:
+            self._units.popleft()
+
     def _units_per_minute(self) -> float:
-        since = self._clock.monotonic() - 60
+        since = self._clock.monotonic() - MINUTE
         return sum(units for at, units in self._units if at >= since)
 
     def _note_skipped(self, skipped: dict[str, int]) -> None:

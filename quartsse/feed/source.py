@@ -15,9 +15,11 @@ class Batch:
     """One part of a read, applied in one go.
 
     `unsettled`: keys seen in two partitions at once, to be left as they are until the next read. `gone`: keys that
-    are known to have left the table. `span` (Unix seconds, the end excluded): where, with this batch, the read has
-    been complete. `watermark`: with this batch the whole window has been covered, and all that was visible then has
-    been read. `units`: read units that it cost. `skipped`: how many records did not fit, by kind.
+    are known to have left the table. `ordered`: these are changes in the order in which they happened, and each
+    stands, though the same read may have seen the item before. `span` (Unix seconds, the end excluded): where, with
+    this batch, the read has been complete. `watermark`: with this batch the whole window has been covered, and all
+    that was visible then has been read. `units`: read units that it cost. `skipped`: how many records did not fit, by
+    kind.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -27,6 +29,7 @@ class Batch:
     watermark: float | None = None
     units: float = 0.0
     skipped: dict[str, int] = field(default_factory=dict)
+    ordered: bool = False
 
 
 class Source(Protocol):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import nsmallest
+from itertools import islice
 
 from quartsse.feed.items import Item
 from quartsse.hub.clock import iso
@@ -46,7 +47,7 @@ class Tally:
     @property
     def mean(self) -> float:
         """The mean score, to four decimals."""
-        return round(self.sum / self.count / _MICRO, 4) if self.count else 0.0
+        return round(self.sum / self.count / _MICRO, 4) + 0.0 if self.count else 0.0
 
 
 @dataclass(slots=True)
@@ -56,6 +57,9 @@ class Bucket:
     items: dict[str, Item] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=lambda: {"positive": 0, "neutral": 0, "negative": 0})
     tallies: dict[str, Tally] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items.values())
 
     def last_of(self, ticker: str) -> Item | None:
         """The last item of a ticker here."""
@@ -67,6 +71,15 @@ class Bucket:
         return tally.last
 
 
+@dataclass(slots=True)
+class Changes:
+    """What some items changed: the updates to publish, the items that are new, and how many lay too far ahead."""
+
+    updates: list[Event] = field(default_factory=list)
+    new: list[Item] = field(default_factory=list)
+    ahead: int = 0
+
+
 class Window:
     """Every item of the last `hours`, by key, with totals kept up to date in O(change).
 
@@ -76,6 +89,8 @@ class Window:
     def __init__(self, hours: float = 24.0) -> None:
         self.seconds = hours * 3600
         self.low = float("-inf")
+        self.version = 0
+        """Another number whenever an item has come or gone."""
         self._buckets: dict[int, Bucket] = {}
         self._tallies: dict[str, Tally] = {}
         self._labels = {"positive": 0, "neutral": 0, "negative": 0}
@@ -84,29 +99,33 @@ class Window:
         return sum(self._labels.values())
 
     def __iter__(self) -> Iterator[Item]:
-        return (item for bucket in self._buckets.values() for item in bucket.items.values())
+        return (item for bucket in self._buckets.values() for item in bucket)
 
-    def expire(self, now: float) -> None:
-        """Move the lower edge to where the clock (Unix seconds) says, and drop what has left."""
+    def expire(self, now: float, most: int) -> int:
+        """Move the lower edge to where the clock (Unix seconds) says, and drop at most so many that lie below it.
+
+        Returns how many were dropped; after a long gap there may be more.
+        """
         self.low = max(self.low, now - self.seconds)
-        for start in [start for start in self._buckets if start * QUARTER < self.low]:
-            for item in [item for item in self._buckets[start].items.values() if item.time < self.low]:
-                self._remove(item)
+        past = (item for start, bucket in self._buckets.items() if start * QUARTER < self.low for item in bucket)
+        dropped = list(islice((item for item in past if item.time < self.low), most))
+        for item in dropped:
+            self._remove(item)
+        return len(dropped)
 
-    def apply(self, items: Iterable[Item], read: int, now: float) -> tuple[list[Event], int]:
-        """Take in what a read saw: the updates to publish, and how many items lay too far ahead and were skipped.
+    def apply(self, items: Iterable[Item], read: int, now: float) -> Changes:
+        """Take in what a read saw.
 
         An update for each ticker of an item that is new or says something else, and for each new ticker of one that
         doesn't. An item seen twice in one read with different values is left as it was first.
         """
-        updates: list[Event] = []
-        ahead = 0
+        changes = Changes()
         for item in items:
             if item.time > now + FUTURE:
-                ahead += 1
+                changes.ahead += 1
             elif item.time >= self.low:
-                updates += [self.update(item, ticker) for ticker in self._take_in(item, read)]
-        return updates, ahead
+                self._take_in(item, read, changes)
+        return changes
 
     def touch(self, keys: Iterable[str], read: int) -> None:
         """Say that items are there, though nobody knows yet what they say."""
@@ -115,20 +134,23 @@ class Window:
             if known is not None:
                 known.seen = read
 
-    def covered(self, span: tuple[float, float], read: int) -> int:
-        """Say that a read has been complete over a span of time: what two such reads in a row did not see is removed.
+    def missed(self, span: tuple[float, float], read: int) -> list[Item]:
+        """Say that a read has been complete over a span of time. Returns what two such reads in a row did not see.
 
         One is not enough: an item that moves between partitions of the index can be missed by reads that are not one
-        moment. Returns how many were removed.
+        moment.
         """
         low, high = span
         missing = [item for item in self._between(low, high) if item.seen != read]
-        removed = [item for item in missing if item.seen < 0]
+        gone = [item for item in missing if item.seen < 0]
         for item in missing:
             item.seen = -1
-        for item in removed:
+        return gone
+
+    def remove(self, items: Iterable[Item]) -> None:
+        """Remove items that have left the table."""
+        for item in items:
             self._remove(item)
-        return len(removed)
 
     def forget(self, key: str) -> bool:
         """Remove an item that is known to have left the table; whether it was here."""
@@ -211,28 +233,34 @@ class Window:
             for start in sorted(self._buckets)
         ]
 
-    def _take_in(self, item: Item, read: int) -> tuple[str, ...]:
-        """Put an item in its place; the tickers that it says something new about."""
-        known = self._buckets[_quarter(item)].items.get(item.key) if _quarter(item) in self._buckets else None
-        same = known is not None and known.says_the_same(item)
-        if known is not None and same and known.tickers == item.tickers:
-            known.seen = read
-            return ()
-        if known is not None and known.seen == read:
-            return ()
+    def _take_in(self, item: Item, read: int, changes: Changes) -> None:
+        """Put an item in its place, and note what that changes."""
+        bucket = self._buckets.get(_quarter(item))
+        known = None if bucket is None else bucket.items.get(item.key)
+        if known is None:
+            changes.new.append(item)
+            news = item.tickers
+        elif known.seen == read:
+            return
+        elif not known.says_the_same(item):
+            news = item.tickers
+        elif known.tickers != item.tickers:
+            news = tuple(ticker for ticker in item.tickers if ticker not in known.tickers)
+        else:
+            known.seen, known.source = read, item.source
+            return
         if known is not None:
             self._remove(known)
         item.seen = read
         self._add(item)
-        if known is None or not same:
-            return item.tickers
-        return tuple(ticker for ticker in item.tickers if ticker not in known.tickers)
+        changes.updates += [self.update(item, ticker) for ticker in news]
 
     def _add(self, item: Item) -> None:
         bucket = self._buckets.setdefault(_quarter(item), Bucket())
         bucket.items[item.key] = item
         bucket.labels[item.sentiment] += 1
         self._labels[item.sentiment] += 1
+        self.version += 1
         for tallies in (bucket.tallies, self._tallies):
             for ticker in item.tickers:
                 tallies.setdefault(ticker, Tally()).add(item)
@@ -242,6 +270,7 @@ class Window:
         del bucket.items[item.key]
         bucket.labels[item.sentiment] -= 1
         self._labels[item.sentiment] -= 1
+        self.version += 1
         for tallies in (bucket.tallies, self._tallies):
             for ticker in item.tickers:
                 tallies[ticker].remove(item)
