@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import NoReturn
 
 import click
 
@@ -27,13 +28,21 @@ def serve() -> None:
         log_to_stderr(settings.log_level)
         sock = listening_socket(settings.host, settings.port)
     except (SettingsError, ValueError) as error:
-        click.echo(f"quartsse: {error}", err=True)
-        sys.exit(2)
+        _refuse(error)
     from quartsse.service import serve as run
 
-    with event_loop() as runner:
-        runner.run(run(settings, sock))
+    try:
+        with sock, event_loop() as runner:
+            runner.run(run(settings, sock))
+    except SettingsError as error:
+        _refuse(error)
     logging.shutdown()
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Say in one line which setting is wrong, and end."""
+    click.echo(f"quartsse: {error}", err=True)
+    sys.exit(2)
 
 
 @main.command()

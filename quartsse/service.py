@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from quartsse import __version__
+from quartsse.errors import SettingsError
 from quartsse.feed.configurations import Configurations, UsersTable
 from quartsse.feed.dynamodb import client, lazily
 from quartsse.feed.poller import Poller
@@ -33,11 +35,14 @@ logger = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, sock: socket.socket) -> None:
-    """Run the service on a listening socket until a signal, or until one of its tasks fails."""
+    """Run the service on a listening socket until a signal, or until one of its tasks fails.
+
+    Raises SettingsError for a setting that cannot be used, before anything has begun.
+    """
     parts = make_parts(settings)
+    private = make_private(settings, parts)
     stop = stop_at_signals()
     tasks = [_background(parts.poller.run(), "poller"), _background(parts.pulse.run(), "pulse")]
-    private = make_private(settings, parts)
     if private.configurations is not None:
         tasks.append(_background(private.configurations.run(), "configurations"))
     for task in tasks:
@@ -97,7 +102,10 @@ def make_parts(settings: Settings, source: Callable[[Window], Source] | None = N
         clock=clock,
         telemetry=telemetry,
     )
-    hosts, cors = Hosts(settings.allowed_hosts, settings.host), Cors(settings.cors_origins)
+    with _named("SSE_ALLOWED_HOSTS"):
+        hosts = Hosts(settings.allowed_hosts, settings.host)
+    with _named("SSE_CORS_ORIGINS"):
+        cors = Cors(settings.cors_origins)
     return Parts(
         hub, poller, slots, pulse, streams, hosts, cors, telemetry, settings.dashboard, settings.dashboard_users
     )
@@ -114,18 +122,9 @@ def make_openings(settings: Settings, parts: Parts) -> Openings:
 
 
 def make_private(settings: Settings, parts: Parts) -> Private:
-    """What private streams need. Raises ValueError for settings of `SSE_JWT_…` that do not go together."""
+    """What private streams need. Raises SettingsError for `SSE_JWT_…` that cannot be used or do not go together."""
     clock, jwt = parts.streams.clock, settings.auth == "jwt"
-    authenticator: Authenticator = HeaderAuth()
-    if jwt:
-        authenticator = jwt_auth(
-            clock,
-            jwks_url=settings.jwt_jwks_url,
-            key=settings.jwt_key.get_secret_value() if settings.jwt_key else None,
-            algorithms=settings.jwt_algorithms,
-            issuer=settings.jwt_issuer,
-            audience=settings.jwt_audience,
-        )
+    authenticator: Authenticator = _jwt(settings, clock) if jwt else HeaderAuth()
     tickets = None
     if settings.ticket_secret is not None:
         tickets = Tickets(settings.ticket_secret.get_secret_value(), clock, challenge=jwt)
@@ -147,6 +146,27 @@ def _source(settings: Settings, clock: Clock) -> Callable[[Window], Source]:
         population=window,
         clock=clock,
     )
+
+
+def _jwt(settings: Settings, clock: Clock) -> Authenticator:
+    with _named():
+        return jwt_auth(
+            clock,
+            jwks_url=settings.jwt_jwks_url,
+            key=settings.jwt_key.get_secret_value() if settings.jwt_key else None,
+            algorithms=settings.jwt_algorithms,
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+        )
+
+
+@contextmanager
+def _named(variable: str = "") -> Iterator[None]:
+    """Turn what is wrong with a value into SettingsError, with the variable's name where the text lacks it."""
+    try:
+        yield
+    except ValueError as error:
+        raise SettingsError(f"{variable}: {error}" if variable else str(error)) from error
 
 
 def _background(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
