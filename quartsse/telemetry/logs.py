@@ -1,9 +1,11 @@
-"""Logs: one JSON line each, plain ones at a terminal, and no control characters from outside."""
+"""Logs: one JSON line each, plain ones at a terminal; no control characters from outside, and no secrets."""
 
 import json
 import logging
 import sys
 from datetime import UTC, datetime
+
+from quartsse.telemetry.redaction import redacted
 
 _OWN = {"message", "asctime", "taskName"} | set(logging.makeLogRecord({}).__dict__)
 
@@ -16,24 +18,26 @@ class JsonLines(logging.Formatter):
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
-            "message": record.getMessage(),
+            "message": redacted(record.getMessage()),
             **_extras(record),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+            line["exception"] = redacted(self.formatException(record.exc_info))
+        return json.dumps(line).replace("\x7f", "\\u007f")
 
 
 class PlainLines(logging.Formatter):
-    """A record as one line for a person at a terminal."""
+    """A record as one line for a person at a terminal; a traceback below it is indented, so that none is forged."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Time, level, message, extras; a traceback below, if there is one."""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
-        line = f"{time} {record.levelname.lower():7} {record.getMessage()}{extras}"
-        line = "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = _printable(f"{time} {record.levelname.lower():7} {redacted(record.getMessage())}{extras}")
+        if not record.exc_info:
+            return line
+        traceback = redacted(self.formatException(record.exc_info)).split("\n")
+        return "\n    ".join([line, *map(_printable, traceback)])
 
 
 def log_to_stderr(level: str) -> None:
@@ -46,4 +50,11 @@ def log_to_stderr(level: str) -> None:
 
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:
-    return {name: value for name, value in record.__dict__.items() if name not in _OWN}
+    found = {name: value for name, value in record.__dict__.items() if name not in _OWN}
+    return {
+        name: value if isinstance(value, int | float | None) else redacted(str(value)) for name, value in found.items()
+    }
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
