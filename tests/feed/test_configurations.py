@@ -7,7 +7,7 @@ from itertools import batched
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quartsse.errors import SourceError
@@ -115,8 +115,10 @@ async def test_a_hostile_key_is_a_key_like_any_other(table: Tables, users: Users
     assert list(await users.get_all([key])) == [key]
 
 
-async def test_an_id_longer_than_any_key_can_be_is_unknown(users: UsersTable) -> None:
-    assert await users.get(("ann", "x" * 5000)) is None
+async def test_an_id_longer_than_any_key_can_be_is_unknown_without_asking() -> None:
+    stub = Client({})
+    assert await UsersTable(lambda: stub, TABLE).get(("ann", "x" * 5000)) is None
+    assert stub.asked == []
 
 
 async def test_a_table_that_is_not_there_cannot_be_read(users: UsersTable) -> None:
@@ -158,7 +160,7 @@ async def test_what_dynamodb_leaves_over_for_ever_could_not_be_read(monkeypatch:
 
 async def test_a_crowd_before_a_table_that_hangs_is_told_within_one_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CALL_SECONDS", 0.1)
-    monkeypatch.setattr(module, "blocking", lambda call, seconds: asyncio.sleep(60))  # noqa: ARG005
+    monkeypatch.setattr(module, "blocking", lambda _, seconds: asyncio.wait_for(asyncio.Event().wait(), seconds))
     hanging = UsersTable(Client, TABLE)
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -205,6 +207,8 @@ _value = st.one_of(
 )
 
 
+@example(name={"S": "half a pair: \ud800"}, tickers={"L": []}, config_id="one")
+@example(name={"S": "\n\nevent: x\0\r\u2028"}, tickers={"L": [{"S": "A\n\nevent: x"}]}, config_id="\n\nevent: x")
 @given(
     name=_value,
     tickers=_value,
