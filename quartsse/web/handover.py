@@ -26,6 +26,7 @@ class Door(asyncio.Transport):
         super().__init__()
         self._transport: asyncio.Transport | None = transport
         self._protocol = protocol
+        self._reaped = False
         self.task: asyncio.Task[Any] | None = None
 
     def hand_over(self, heir: asyncio.Protocol) -> asyncio.Transport:
@@ -40,8 +41,30 @@ class Door(asyncio.Transport):
         return transport
 
     def shut(self) -> None:
-        """Let go of a transport that is gone."""
+        """Let go of a transport that is gone; its task has a moment to see that by itself.
+
+        After a pipelined byte Hypercorn waits for ever, blind to the client's leaving (h11.PAUSED).
+        """
         self._transport = None
+        if self.task is not None and not self.task.done():
+            asyncio.get_running_loop().call_later(REAP_SECONDS, self._reap, context=contextvars.Context())
+
+    async def run[T](self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The connection's own work. Reaped, it just ends.
+
+        At its end Hypercorn gathers its connections, and would take one that was cancelled for its own cancellation.
+        """
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not self._reaped:
+                raise
+            return None
+
+    def _reap(self) -> None:
+        if self.task is not None and not self.task.done():
+            self._reaped = True
+            self.task.cancel()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """The transport's, while it is there."""
@@ -127,10 +150,11 @@ class _Doors:
 
     def create_task[T](self, coro: Coroutine[Any, Any, T], **kwargs: Any) -> asyncio.Task[T]:
         """A task; the first one that is made while a door opens is that connection's own."""
-        task: asyncio.Task[T] = super().create_task(coro, **kwargs)  # type: ignore[misc]
-        if self._opening is not None:
-            self._opening.task, self._opening = task, None
-        return task
+        door, self._opening = self._opening, None
+        if door is None:
+            return super().create_task(coro, **kwargs)  # type: ignore[misc, no-any-return]
+        door.task = super().create_task(door.run(coro), **kwargs)  # type: ignore[misc]
+        return door.task
 
     def _behind_a_door(self, protocol: Any) -> Any:
         made: Callable[[asyncio.BaseTransport], None] = protocol.connection_made
@@ -151,9 +175,6 @@ class _Doors:
             door.shut()
             del protocol.connection_made, protocol.connection_lost
             lost(error)
-            # A pipelined byte makes Hypercorn wait for ever, blind to the client's leaving (h11.PAUSED).
-            if door.task is not None and not door.task.done():
-                asyncio.get_running_loop().call_later(REAP_SECONDS, door.task.cancel)
 
         protocol.connection_made, protocol.connection_lost = connection_made, connection_lost
         protocol.eof_received = lambda: False
