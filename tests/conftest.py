@@ -1,12 +1,27 @@
 """The fixtures that many tests share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.dynamodb import DYNALITE, Tables, dynalite_server, moto_server, tables_at
 from tests.served import Served
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--no-skips` for where everything is installed: there a test that skips has failed to find what it needs."""
+    parser.addoption("--no-skips", action="store_true", help="count skipped tests as failures")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure where none is wanted."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where everything is installed: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -214,7 +214,9 @@ async def _connections(served: Served, count: int, seconds: float = 3) -> bool:
     """Whether the number of open streams comes to be this within some seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        status = await (await request(served.port, "/api/v2/stream/status")).json()
+        reply = await request(served.port, "/api/v2/stream/status")
+        status = await reply.json()
+        reply.close()
         if status["connections"] == count:
             return True
         await asyncio.sleep(0.05)
