@@ -22,8 +22,9 @@ def test_a_context_that_says_nothing_is_no_deadline(value: bytes) -> None:
 
 async def test_on_lambda_a_stream_ends_before_its_deadline() -> None:
     context = json.dumps({"deadline": int((time.time() + 0.6) * 1000)})
-    settings = {"AWS_LAMBDA_FUNCTION_NAME": "streams", "SSE_DEADLINE_MARGIN": "0.4", "SSE_ALLOWED_HOSTS": "localhost"}
-    async with serving(**settings) as service:
+    async with serving(
+        AWS_LAMBDA_FUNCTION_NAME="streams", SSE_DEADLINE_MARGIN="0.4", SSE_ALLOWED_HOSTS="localhost"
+    ) as service:
         reply = await service.get("/api/v2/stream", X_Amzn_Lambda_Context=context)
         ending = (await reply.until("stream_end", seconds=0.55))[-1]
         assert json.loads(ending["data"])["reason"] == "deadline"
