@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from quartsse.feed.configurations import Configurations, Key, Saved
+from quartsse.errors import SourceError
+from quartsse.feed.configurations import Configurations, Key, Saved, Store
 from quartsse.feed.items import Item, key_of, moment
 from quartsse.feed.source import Batch, MemorySource
 from quartsse.hub.clock import iso
@@ -33,17 +34,22 @@ def item(source_id: str, *tickers: str, at: float, sentiment: Label = "positive"
 
 @dataclass
 class MemoryStore:
-    """Configurations in memory, that count how often they are read."""
+    """Configurations in memory, that count how often they are read, and cannot be while `broken`."""
 
     saved: dict[Key, Saved] = field(default_factory=dict)
     reads: int = 0
+    broken: bool = False
 
     async def get(self, key: Key) -> Saved | None:
         self.reads += 1
+        if self.broken:
+            raise SourceError("the store is broken")
         return self.saved.get(key)
 
     async def get_all(self, keys: Sequence[Key]) -> dict[Key, Saved]:
         self.reads += 1
+        if self.broken:
+            raise SourceError("the store is broken")
         return {key: self.saved[key] for key in keys if key in self.saved}
 
 
@@ -161,9 +167,16 @@ async def request(port: int, path: str, *, method: str = "GET", headers: Mapping
 
 @asynccontextmanager
 async def serving(
-    *items: Item, saved: Mapping[Key, Saved] | None = None, hanging: bool = False, **settings: str
+    *items: Item,
+    saved: Mapping[Key, Saved] | None = None,
+    kept: Store | None = None,
+    hanging: bool = False,
+    **settings: str,
 ) -> AsyncIterator[Service]:
-    """A service that is gone at the end, with every stream ended properly; `hanging`: its source never answers."""
+    """A service that is gone at the end, with every stream ended properly.
+
+    `saved` are its configurations, or else they are `kept` elsewhere; `hanging`: its source never answers.
+    """
     source, store, stop = (
         (HangingSource if hanging else MemorySource)(items),
         MemoryStore(dict(saved or {})),
@@ -172,8 +185,9 @@ async def serving(
     chosen = settings_from({**QUICK, **settings})
     parts = make_parts(chosen, lambda _: source)
     private = make_private(chosen, parts)
-    if saved is not None:
-        private = Private(private.authenticator, private.tickets, Configurations(store, chosen.config_interval))
+    if saved is not None or kept is not None:
+        configurations = Configurations(kept or store, chosen.config_interval)
+        private = Private(private.authenticator, private.tickets, configurations)
     sock = listening_socket("127.0.0.1", 0)
     port = sock.getsockname()[1]
     app = create_app(make_openings(chosen, parts), private)
