@@ -48,6 +48,8 @@ class Adversary:
 
     def __init__(self, *scripts: Script, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Seen] = []
+        self.left = asyncio.Event()
+        """Set when a client has gone away from a silence."""
         self._scripts = list(scripts)
         self._tls = tls
         self._url = ""
@@ -74,6 +76,8 @@ class Adversary:
             script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]
             for step in script if isinstance(script, Sequence) else script(seen):
                 await _take_step(step, reader, writer)
+                if step is Ending.SILENCE:
+                    self.left.set()
         writer.close()
 
 

@@ -6,6 +6,7 @@ import ipaddress
 import re
 import ssl
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -176,6 +177,24 @@ def split(draw: st.DrawFn, contents: st.SearchStrategy[bytes] = CONTENT) -> tupl
     return content, [content[start:end] for start, end in pairwise([0, *cuts, len(content)])]
 
 
+RICH = (
+    b"\xef\xbb\xbf:\nretry: 5\nid: 1\ndata: a\ndata\ndata:  b\n\nevent: x\ndata: \xe2\x82\xac\xff\nid: \0\n\n"
+    b"id: 2\n\ndata: 3\n\nid\ndata:\n\ndata: never\n"
+)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"])
+def test_a_cut_anywhere_gives_the_same_events_at_the_same_byte(line_end: bytes) -> None:
+    content = RICH.replace(b"\n", line_end)
+    expected = parse(content)
+    assert [event.data for event in expected] == ["a\n\n b", "€\ufffd", "3", ""]
+    for cut in range(len(content) + 1):
+        parser = Parser()
+        assert [*parser.feed(content[:cut]), *parser.feed(content[cut:])] == expected
+    apart = Parser()
+    assert [event for byte in singly(content) for event in apart.feed(byte)] == expected
+
+
 @given(split())
 def test_every_split_gives_the_same_events_as_the_whole(case: tuple[bytes, list[bytes]]) -> None:
     content, pieces = case
@@ -283,6 +302,8 @@ def test_every_split_of_a_chunked_body_gives_the_same_content(case: tuple[bytes,
         b"\r\n",
         b"5 5\r\nhello",
         b"5\nhello\r\n0\r\n\r\n",
+        b"50\nhello\r\n0\r\n\r\n",
+        b"5\r\nhelloX",
         b"5\r\nhelloXX0\r\n\r\n",
         b"5\r\nhello\n0\r\n\r\n",
         b"f" * 17 + b"\r\n",
@@ -315,6 +336,14 @@ def test_a_bomb_of_gzip_unfolds_piece_by_piece() -> None:
         sizes.append(len(content))
     assert sum(sizes) == 50_000_000
     assert max(sizes) <= 2**18
+
+
+def test_gzip_holds_back_nothing_that_its_bytes_have_unfolded_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_INFLATED_BYTES", 10)
+    decoder, whole = client._Gzip(), zlib.decompressobj(wbits=31)
+    for byte in singly(gzip.compress(bytes(100_000) + b"end")):
+        decoder.feed(byte)
+        assert b"".join(iter(decoder.take, b"")) == whole.decompress(byte)
 
 
 async def body_of(*steps: Step) -> bytes:
@@ -603,9 +632,9 @@ async def test_retry_after_may_be_a_date_and_nonsense_is_nothing() -> None:
 
 
 async def test_a_stream_end_says_when_to_come_back_to_this_reader_alone() -> None:
-    time, states = Instant(), list[State]()
+    time, states = Instant(chance=0.5), list[State]()
     end = block('{"reason":"draining","retry_ms":4321}', event="stream_end", event_id="e")
-    scripts: list[list[Step]] = [[head(), ONE + b"retry: 4321\n" + end, Ending.SILENCE], [head(), TWO]]
+    scripts: list[list[Step]] = [[head(), ONE + b"retry: 9000\n" + end, Ending.SILENCE], [head(), TWO]]
     async with reading(*scripts, time=time, on_state=states.append) as (events, server):
         first, last, second = [await anext(events) for _ in range(3)]
     assert [first.data, last.event, second.data] == ["1", "stream_end", "2"]
@@ -627,7 +656,7 @@ async def test_a_refusal_ends_a_stream_with_the_servers_own_words(status: int) -
     body = b'{"detail":"Because \xe2\x80\xa6"}' if status != 204 else b""
     async with reading([head(f"{status} No", Content_Length=str(len(body))) + body]) as (events, server):
         with pytest.raises(StreamRefused) as refused:
-            await anext(events)
+            await take(events, 1)
         assert (refused.value.status, refused.value.detail) == (status, "Because …" if body else "No")
         with pytest.raises(StopAsyncIteration):
             await anext(events)
@@ -645,23 +674,25 @@ async def test_a_refusal_whose_body_never_ends_is_a_refusal() -> None:
     async with reading([head("404 Not Found"), Ending.SILENCE], connect_timeout=0.05) as (events, _):
         with pytest.raises(StreamRefused):
             await anext(events)
+    began = time.monotonic()
     async with reading([head("404 Not Found"), *[b"x" * 10_000] * 10, Ending.SILENCE]) as (events, _):
         with pytest.raises(StreamRefused):
             await anext(events)
+    assert time.monotonic() - began < 4  # it is enough of a body, long before it is silent for too long
 
 
 @pytest.mark.parametrize("kind", ["text/html", "text/event-streamx", "", "application/json; x=text/event-stream"])
 async def test_an_answer_of_another_type_ends_a_stream(kind: str) -> None:
     async with reading([head(content_type=kind), ONE]) as (events, _):
         with pytest.raises(StreamRefused, match="not an event stream") as refused:
-            await anext(events)
+            await take(events, 1)
     assert refused.value.status == 200
 
 
 async def test_a_coding_that_nobody_asked_for_ends_a_stream() -> None:
     async with reading([head(Content_Encoding="br"), ONE]) as (events, _):
         with pytest.raises(StreamRefused, match="in br"):
-            await anext(events)
+            await take(events, 1)
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream;charset=utf-8", "Text/Event-Stream ; bogus", "text/event-stream;"])
@@ -729,8 +760,6 @@ async def test_a_stream_in_gzip_arrives_as_it_is_sent() -> None:
 
 @pytest.mark.parametrize("flush", ["sync", "full"])
 async def test_one_gzip_member_flushed_event_by_event_arrives_too(flush: str) -> None:
-    import zlib
-
     deflate = zlib.compressobj(wbits=31)
     mode = zlib.Z_SYNC_FLUSH if flush == "sync" else zlib.Z_FULL_FLUSH
     pieces = [deflate.compress(content) + deflate.flush(mode) for content in (ONE, TWO, THREE)]
@@ -876,36 +905,57 @@ async def test_the_place_is_that_of_the_last_event_given_out() -> None:
 
 
 async def test_leaving_ends_the_connection_at_once() -> None:
-    left, states = asyncio.Event(), list[State]()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(head() + ONE)
-        await reader.read()
-        writer.close()
-        left.set()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with server, stream(f"http://127.0.0.1:{port}/", on_state=states.append) as events:
+    states: list[State] = []
+    async with reading([head(), ONE, Ending.SILENCE], on_state=states.append) as (events, server):
         async for event in events:
             assert event.data == "1"
             break
         await events.aclose()
-        await asyncio.wait_for(left.wait(), 1)
+        await asyncio.wait_for(server.left.wait(), 5)
         with pytest.raises(StopAsyncIteration):
             await anext(events)
     assert states[-1] == State("closed", 1, "closed by the reader")
 
 
 async def test_a_stream_closed_by_another_task_ends_for_who_reads_it() -> None:
-    async with reading([head(), ONE, Ending.SILENCE]) as (events, server):
+    states: list[State] = []
+    async with reading([head(), ONE, Ending.SILENCE], on_state=states.append) as (events, server):
         await take(events, 1)
         reader = asyncio.create_task(take_all(events))
         await asyncio.sleep(0.01)
         await events.aclose()
-        assert await asyncio.wait_for(reader, 1) == []
+        assert await asyncio.wait_for(reader, 5) == []
     assert len(server.requests) == 1
+    assert [state.name for state in states] == ["connecting", "open", "closed"]
+
+
+async def test_a_stream_closed_while_it_connects_leaves_no_connection() -> None:
+    answer = asyncio.Event()
+    async with reading([answer, head(), Ending.SILENCE]) as (events, server):
+        reader = asyncio.create_task(take_all(events))
+        while not server.requests:
+            await asyncio.sleep(0.001)
+        await events.aclose()
+        answer.set()
+        assert await asyncio.wait_for(reader, 5) == []
+        await asyncio.wait_for(server.left.wait(), 5)
+
+
+async def test_a_connection_that_is_cancelled_while_it_is_made_is_let_go() -> None:
+    async with reading([Ending.SILENCE], [head(), ONE]) as (events, server):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(events), 0.05)
+        await asyncio.wait_for(server.left.wait(), 5)
+        assert await take(events, 1) == ["1"]
+
+
+async def test_a_refusal_that_is_cancelled_half_read_is_not_taken_for_a_stream() -> None:
+    slow = head("404 Not Found", Content_Length="100") + b"data: no event\n\n"
+    async with reading([slow, Ending.SILENCE], [head(), ONE]) as (events, server):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(events), 0.05)
+        await asyncio.wait_for(server.left.wait(), 5)
+        assert await take(events, 1) == ["1"]
 
 
 async def take_all(events: Stream) -> list[ServerEvent]:
