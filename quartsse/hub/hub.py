@@ -1,16 +1,17 @@
 """The hub: a bounded log of updates, one channel for each distinct filter, one subscription for each reader."""
 
 import random
-from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import length_hint
 
 from quartsse.hub.clock import Clock
 from quartsse.hub.events import EndReason, Event, Payload, ResumeMode, StreamEnd, event, retry_field
 from quartsse.hub.filters import Filter
-from quartsse.hub.ids import Place, new_instance
+from quartsse.hub.ids import NOWHERE, Place, new_instance
+from quartsse.hub.log import Entry, Log
 
 SLICE = 500
 """Readers that one step of a fan-out writes to: 18,000 take half a second, and nothing else should wait for that."""
@@ -24,6 +25,8 @@ class Tick:
     metrics: bytes
     place: str
     """Where a reader who has had it goes on from."""
+    serial: int
+    """Later ticks of a hub have greater ones."""
     _chunk: bytes | None = None
 
     @property
@@ -44,17 +47,34 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def _nothing() -> int:
+    return 0
+
+
 class Subscription:
     """One reader's place in a channel: the ticks that it has not taken yet.
 
-    Bounded: a tick that comes while more than `backlog` bytes of earlier ones wait ends it with `lagged`. Of several
-    waiting totals only the last is kept. A reader either takes what waits, woken by `wake`, or sets `write` and gets
-    each tick handed at once for as long as that answers True.
+    Bounded: a tick that comes while more than `backlog_bytes` of earlier ones are unsent ends it with `lagged`. Of
+    several waiting totals only the last is kept. A reader either takes what waits, woken by `wake`, or sets `write`
+    and gets each tick handed at once for as long as that answers True.
     """
 
-    __slots__ = ("_hub", "_waiting", "_waiting_bytes", "channel", "ending", "owner", "place", "wake", "write")
+    __slots__ = (
+        "_had",
+        "_hub",
+        "_metrics_at",
+        "_waiting",
+        "_waiting_bytes",
+        "channel",
+        "ending",
+        "owner",
+        "place",
+        "unsent",
+        "wake",
+        "write",
+    )
 
-    def __init__(self, hub: "Hub", channel: "Channel", place: str) -> None:
+    def __init__(self, hub: "Hub", channel: "Channel", place: str, had: int) -> None:
         self._hub = hub
         self.channel: Channel | None = channel
         self.place = place
@@ -65,8 +85,12 @@ class Subscription:
         """Whoever reads, so that the one who is told of a subscription finds them."""
         self.wake: Callable[[], None] | None = None
         self.write: Callable[[Tick], bool] | None = None
-        self._waiting: deque[Tick] | None = None
+        self.unsent: Callable[[], int] = _nothing
+        """How many bytes the reader has taken, or been written, that have not left the process: they are backlog."""
+        self._had = had
+        self._waiting: list[bytes] | None = None
         self._waiting_bytes = 0
+        self._metrics_at: int | None = None
 
     @property
     def waiting_bytes(self) -> int:
@@ -74,13 +98,14 @@ class Subscription:
         return self._waiting_bytes
 
     def receive(self, tick: Tick) -> None:
-        """Hand one tick to the reader, or keep it until it is taken."""
-        if self.channel is None:
+        """Hand one tick to the reader, or keep it until it is taken; unless the reader has had it, or has left."""
+        if tick.serial <= self._had or self.channel is None:
             return
+        self._had = tick.serial
         if self._waiting is None and self.write is not None and self.write(tick):
             self.place = tick.place
             return
-        if self._waiting_bytes > self._hub.backlog_bytes:
+        if self._waiting_bytes + self.unsent() > self._hub.backlog_bytes:
             self._hub.lagged(self)
             return
         self.place = tick.place
@@ -90,8 +115,9 @@ class Subscription:
 
     def take(self) -> bytes:
         """Everything that waits, joined; empty if nothing does."""
-        waiting, self._waiting, self._waiting_bytes = self._waiting, None, 0
-        return b"".join(tick.data for tick in waiting) if waiting else b""
+        waiting = self._waiting
+        self._forget()
+        return b"".join(waiting) if waiting else b""
 
     def end(self, reason: EndReason, retry_ms: int) -> None:
         """Let this be the end: what waits is still for the reader, then `stream_end`. Later calls change nothing."""
@@ -104,52 +130,74 @@ class Subscription:
     def close(self) -> None:
         """Leave the channel: the reader has gone. Later calls change nothing."""
         self._hub.leave(self)
-        self._waiting, self._waiting_bytes, self.wake, self.write = None, 0, None, None
+        self._forget()
+        self.wake = self.write = None
 
     def _keep(self, tick: Tick) -> None:
         if self._waiting is None:
-            self._waiting = deque()
+            self._waiting = []
         if tick.metrics:
-            for index, earlier in enumerate(self._waiting):
-                if earlier.metrics:
-                    self._waiting[index] = Tick(earlier.updates, b"", earlier.place)
-                    self._waiting_bytes -= len(earlier.metrics)
-        self._waiting.append(tick)
-        self._waiting_bytes += len(tick.updates) + len(tick.metrics)
+            self._drop_metrics(self._waiting)
+        for part in (tick.updates, tick.metrics):
+            if part:
+                self._waiting.append(part)
+                self._waiting_bytes += len(part)
+        if tick.metrics:
+            self._metrics_at = len(self._waiting) - 1
+
+    def _drop_metrics(self, waiting: list[bytes]) -> None:
+        """Take waiting totals out: newer ones come."""
+        if self._metrics_at is not None:
+            self._waiting_bytes -= len(waiting.pop(self._metrics_at))
+
+    def _forget(self) -> None:
+        self._waiting, self._waiting_bytes, self._metrics_at = None, 0, None
 
 
 class Channel:
-    """One filter's view of the log, and the readers who share it."""
+    """One filter's view of what is published, the readers who share it, and the ticks still to be handed to them."""
 
-    __slots__ = ("_ready", "filter", "queue", "subscriptions", "written_at")
+    __slots__ = ("_rest", "filter", "queue", "subscriptions", "written_at")
 
-    def __init__(self, wanted: Filter) -> None:
+    def __init__(self, wanted: Filter, now: float) -> None:
         self.filter = wanted
         self.subscriptions: dict[Subscription, None] = {}
-        self.queue: deque[tuple[Tick, deque[Subscription]]] = deque()
-        self.written_at = 0.0
+        self.queue: deque[Tick] = deque()
+        self.written_at = now
         """When its readers last got bytes, on the monotonic clock."""
+        self._rest: Iterator[Subscription] | None = None
+        """Who has not had the first tick, where a slice ended in the middle of it."""
 
     def deliver(self, limit: int) -> int:
         """Hand waiting ticks to at most `limit` readers, in order; how many were reached."""
         done = 0
         while self.queue and done < limit:
-            tick, readers = self.queue[0]
-            while readers and done < limit:
-                readers.popleft().receive(tick)
-                done += 1
-            if not readers:
-                self.queue.popleft()
+            if self._rest is None and len(self.subscriptions) <= limit - done:
+                done += self._deliver_to_all()
+            else:
+                done += self._deliver_to_some(limit - done)
         return done
 
+    def _deliver_to_all(self) -> int:
+        """Hand the first tick to everyone. If one of them raises, it is tried again; who has had it passes it over."""
+        tick, readers = self.queue[0], list(self.subscriptions)
+        for reader in readers:
+            reader.receive(tick)
+        self.queue.popleft()
+        return len(readers)
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An update in the log: when it was published here (monotonic seconds), for whom it may be, and its frame."""
-
-    arrived: float
-    ticker: str | None
-    frame: bytes
+    def _deliver_to_some(self, limit: int) -> int:
+        """Begin or go on with the first tick; who has joined since it passes it over."""
+        if self._rest is None:
+            self._rest = iter(list(self.subscriptions))
+        tick, before = self.queue[0], length_hint(self._rest)
+        for reader in islice(self._rest, limit):
+            reader.receive(tick)
+        left = length_hint(self._rest)
+        if not left:
+            self.queue.popleft()
+            self._rest = None
+        return before - left
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +213,9 @@ class Hub:
 
     `log_events` bounds what a resume can be read from; `resume_margin` (seconds) is how far before another
     instance's watermark a replay starts, for the index's lag and clocks that differ; `backlog_bytes` bounds what may
-    wait for one reader. `schedule` calls a function soon, after other work of the process has had its turn; the
-    default calls it at once.
+    wait for one reader; one that lags comes back after `retry_ms` at most, and half of it at least. `schedule` calls a
+    function soon, after other work of the process has had its turn; without it, what is published is delivered at
+    once.
     """
 
     def __init__(
@@ -178,24 +227,24 @@ class Hub:
         resume_margin: float = 5.0,
         backlog_bytes: int = 262_144,
         retry_ms: int = 3000,
-        schedule: Callable[[Callable[[], None]], object] = lambda call: call(),
+        schedule: Callable[[Callable[[], None]], object] | None = None,
+        chance: random.Random | None = None,
     ) -> None:
         self.instance = instance or new_instance()
         self.backlog_bytes = backlog_bytes
         self.on_lagged: Callable[[Subscription], None] | None = None
         self._clock = clock or Clock()
-        self._log: deque[Entry] = deque()
-        self._log_events = log_events
+        self._log = Log(log_events)
         self._margin = resume_margin
         self._retry_ms = retry_ms
-        self._number = 0
-        self._serial = 0
+        self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self._events = 0
+        self._ticks = 0
         self._watermark = 0.0
         self._complete_since: float | None = None
-        self._forgotten_at = float("-inf")
         self._channels: dict[Filter, Channel] = {}
-        self._by_ticker: dict[str, set[Channel]] = {}
-        self._unfiltered: set[Channel] = set()
+        self._by_ticker: dict[str, dict[Channel, None]] = {}
+        self._unfiltered: dict[Channel, None] = {}
         self._ready: deque[Channel] = deque()
         self._schedule = schedule
         self._pumping = False
@@ -203,7 +252,7 @@ class Hub:
     @property
     def place(self) -> Place:
         """The current place: a reader who has everything up to here goes on from it."""
-        return Place(self.instance, self._number, self._watermark)
+        return Place(self.instance, self._log.number, self._watermark)
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -212,86 +261,85 @@ class Hub:
 
     def event(self, name: str, payload: Payload) -> Event:
         """An event that is not about an item, with an identity that no other event of this instance has."""
-        self._serial += 1
-        return event(name, f"{name[0]}{self._serial}", payload)
+        self._events += 1
+        return event(name, f"{name[0]}{self._events}", payload)
 
-    def publish(self, events: Sequence[Event], metrics: Event | None = None) -> None:
+    def publish(self, updates: Sequence[Event], metrics: Event | None = None) -> None:
         """Append one tick's updates to the log, and queue them, with the totals after them, for the readers they match.
 
         Never waits: a reader that cannot keep up falls behind in its channel and is ended there.
         """
-        frames: dict[Channel, list[bytes]] = {}
-        for update in events:
+        frames: defaultdict[Channel, list[bytes]] = defaultdict(list)
+        for update in updates:
             frame = self._append(update)
             for channel in self._channels_of(update.ticker):
-                frames.setdefault(channel, []).append(frame)
-        place = str(self.place)
-        totals = metrics.frame(place) if metrics is not None else b""
-        for channel in self._channels.values() if totals else list(frames):
-            mine = totals if channel.filter.metrics else b""
-            if mine or channel in frames:
-                self._enqueue(channel, Tick(b"".join(frames.get(channel, ())), mine, place))
+                frames[channel].append(frame)
+        totals = metrics.frame(str(self.place)) if metrics is not None else b""
+        self._enqueue_each(frames, totals)
         self._pump_soon()
 
     def advance(self, watermark: float) -> None:
-        """Say that all that was visible at `watermark` (Unix seconds) has been published. It never goes back.
+        """Say that all that was visible at `watermark` (Unix seconds) has been published.
 
-        The first call tells that the window is complete, and so from when on the log can stand for another's.
+        The first call tells that the window is complete, and so from when on the log can stand for another's. A lower
+        one than before is believed: the wall clock was ahead and has been set right.
         """
-        self._watermark = max(self._watermark, watermark)
+        self._watermark = watermark
         if self._complete_since is None:
             self._complete_since = self._clock.monotonic()
 
     def broadcast(self, one: Event) -> None:
         """Send an event that is not logged to every reader, with the current place: a heartbeat."""
-        place = str(self.place)
-        self._to_all(Tick(one.frame(place), b"", place), self._channels.values())
+        self._enqueue_all(self._channels.values(), self._tick(one.frame(str(self.place))))
 
     def keep_alive(self, comment: bytes, quiet_for: float) -> None:
         """Send a comment to the channels that had nothing for so many seconds."""
         before = self._clock.monotonic() - quiet_for
         quiet = [channel for channel in self._channels.values() if channel.written_at <= before]
-        self._to_all(Tick(comment, b"", str(self.place)), quiet)
+        if quiet:
+            self._enqueue_all(quiet, self._tick(comment))
 
     def subscribe(self, wanted: Filter, after: Place | None = None) -> tuple[Subscription, Replay]:
         """Join the channel of a filter at the end of what has been published, with what was missed since `after`.
 
         Read the current state in the same step of the loop: then nothing falls between it and the first tick.
         """
-        replay = self.replay(wanted, after)
         channel = self._channel(wanted)
-        subscription = Subscription(self, channel, str(self.place))
+        subscription = Subscription(self, channel, str(self.place), had=self._ticks)
         channel.subscriptions[subscription] = None
-        return subscription, replay
+        return subscription, self.replay(wanted, after)
 
     def refilter(self, subscription: Subscription, wanted: Filter) -> None:
-        """Move a reader to another filter: what was published before passes the old one, all later the new one."""
+        """Move a reader to another filter: what was published before passes the old one, all later the new one.
+
+        Until it is sent something, its place leads to a new opening: it does not know what the new filter lets through.
+        """
         if subscription.channel is None or subscription.channel.filter == wanted:
             return
-        self._catch_up(subscription.channel)
+        self._catch_up(subscription)
         if subscription.channel is not None:  # catching up may have ended it
             self.leave(subscription)
             subscription.channel = self._channel(wanted)
             subscription.channel.subscriptions[subscription] = None
+            subscription.place = NOWHERE
 
     def send(self, subscription: Subscription, data: bytes) -> None:
         """Give one reader something of its own, behind everything that was published before."""
-        if subscription.channel is not None:
-            self._catch_up(subscription.channel)
-            subscription.receive(Tick(data, b"", str(self.place)))
+        self._catch_up(subscription)
+        subscription.receive(self._tick(data))
 
     def leave(self, subscription: Subscription) -> None:
         """Take a reader out of its channel; an empty channel is gone with it."""
         channel, subscription.channel = subscription.channel, None
         if channel is None:
             return
-        channel.subscriptions.pop(subscription, None)
+        del channel.subscriptions[subscription]
         if not channel.subscriptions:
             self._remove(channel)
 
     def lagged(self, subscription: Subscription) -> None:
         """End a reader that has more waiting than it may; it comes back and resumes from the log."""
-        subscription.end("lagged", self._retry_ms)
+        subscription.end("lagged", int(self._retry_ms * self._chance.uniform(0.5, 1.0)))
         if self.on_lagged is not None:
             self.on_lagged(subscription)
 
@@ -302,92 +350,117 @@ class Hub:
 
     def replay(self, wanted: Filter, after: Place | None) -> Replay:
         """What a reader who comes back from `after` missed, as well as this instance can tell."""
-        start = self._start_of(after)
-        if start is None or after is None:
+        mode: ResumeMode = "exact" if after is not None and after.instance == self.instance else "overlap"
+        missed = self._missed_since(after) if after is not None else None
+        if missed is None:
             return Replay("snapshot", [])
-        mode: ResumeMode = "exact" if after.instance == self.instance else "overlap"
-        missed = islice(self._log, start, None)
         return Replay(mode, [entry.frame for entry in missed if wanted.matches(entry.ticker)])
 
-    def _start_of(self, after: Place | None) -> int | None:
-        """The index in the log of the first entry after a place; None if the log does not reach back to it."""
-        if after is None:
-            return None
+    def _missed_since(self, after: Place) -> Iterator[Entry] | None:
+        """What was published since a place, or more; None if not all of it can be told."""
         if after.instance == self.instance:
-            start = after.number - (self._number - len(self._log))
-            return start if 0 <= start <= len(self._log) else None
+            return self._log.after(after.number)
+        # What had been visible there at the watermark can have been published here earlier by the index's lag, but
+        # not before. The age is taken on the wall clock, which the instances share, and counted back on the other.
         age = self._clock.wall() - (after.watermark - self._margin)
         since = self._clock.monotonic() - age
-        if age < 0 or self._complete_since is None or since < self._complete_since or since <= self._forgotten_at:
+        if age < 0 or self._complete_since is None or since < self._complete_since:
             return None
-        return bisect_left(self._log, since, key=lambda entry: entry.arrived)
+        return self._log.since(since)
 
     def _append(self, update: Event) -> bytes:
-        self._number += 1
-        frame = update.frame(str(self.place))
+        frame = update.frame(str(Place(self.instance, self._log.number + 1, self._watermark)))
         self._log.append(Entry(self._clock.monotonic(), update.ticker, frame))
-        if len(self._log) > self._log_events:
-            self._forgotten_at = self._log.popleft().arrived
         return frame
 
-    def _channels_of(self, ticker: str | None) -> Sequence[Channel]:
+    def _channels_of(self, ticker: str | None) -> Iterable[Channel]:
         if ticker is None:
-            return list(self._channels.values())
-        return [*self._by_ticker.get(ticker, ()), *self._unfiltered]
+            return self._channels.values()
+        return (*self._by_ticker.get(ticker, ()), *self._unfiltered)
 
     def _channel(self, wanted: Filter) -> Channel:
         channel = self._channels.get(wanted)
         if channel is None:
-            channel = self._channels[wanted] = Channel(wanted)
-            channel.written_at = self._clock.monotonic()
+            channel = self._channels[wanted] = Channel(wanted, self._clock.monotonic())
             if wanted.tickers is None:
-                self._unfiltered.add(channel)
+                self._unfiltered[channel] = None
             for ticker in wanted.tickers or ():
-                self._by_ticker.setdefault(ticker, set()).add(channel)
+                self._by_ticker.setdefault(ticker, {})[channel] = None
         return channel
 
     def _remove(self, channel: Channel) -> None:
         del self._channels[channel.filter]
-        self._unfiltered.discard(channel)
+        self._unfiltered.pop(channel, None)
         for ticker in channel.filter.tickers or ():
             sharing = self._by_ticker[ticker]
-            sharing.discard(channel)
+            del sharing[channel]
             if not sharing:
                 del self._by_ticker[ticker]
 
-    def _to_all(self, tick: Tick, channels: Iterable[Channel]) -> None:
+    def _tick(self, data: bytes) -> Tick:
+        self._ticks += 1
+        return Tick(data, b"", str(self.place), self._ticks)
+
+    def _enqueue_each(self, frames: dict[Channel, list[bytes]], totals: bytes) -> None:
+        """Queue for each channel its own frames, and the totals; channels that get the same share one tick."""
+        now, place = self._clock.monotonic(), str(self.place)
+        self._ticks += 1
+        ticks: dict[tuple[bytes, ...], Tick] = {}
+        for channel in self._channels.values() if totals else frames:
+            metrics, own = totals if channel.filter.metrics else b"", frames.get(channel, ())
+            if not own and not metrics:
+                continue
+            parts = (metrics, *own)
+            tick = ticks.get(parts)
+            if tick is None:
+                tick = ticks[parts] = Tick(b"".join(own), metrics, place, self._ticks)
+            self._enqueue(channel, tick, now)
+
+    def _enqueue_all(self, channels: Iterable[Channel], tick: Tick) -> None:
+        now = self._clock.monotonic()
         for channel in channels:
-            self._enqueue(channel, tick)
+            self._enqueue(channel, tick, now)
         self._pump_soon()
 
-    def _enqueue(self, channel: Channel, tick: Tick) -> None:
-        channel.written_at = self._clock.monotonic()
+    def _enqueue(self, channel: Channel, tick: Tick, now: float) -> None:
+        channel.written_at = now
         if not channel.queue:
             self._ready.append(channel)
-        channel.queue.append((tick, deque(channel.subscriptions)))
+        channel.queue.append(tick)
 
-    def _catch_up(self, channel: Channel) -> None:
-        """Hand a channel's readers all that is queued for them, now."""
-        while channel.queue:
-            channel.deliver(SLICE)
+    def _catch_up(self, subscription: Subscription) -> None:
+        """Hand one reader all that is queued for its channel, before its turn."""
+        if subscription.channel is not None:
+            for tick in tuple(subscription.channel.queue):
+                subscription.receive(tick)
 
     def _pump_soon(self) -> None:
         if self._ready and not self._pumping:
             self._pumping = True
-            self._schedule(self._pump)
+            if self._schedule is None:
+                self._pump()
+            else:
+                self._schedule(self._pump)
 
     def _pump(self) -> None:
-        """One slice of the fan-out: channels take turns, so that a large one does not hold up a small one."""
+        """One slice of the fan-out, or all of it if nobody schedules the next one."""
+        try:
+            self._deliver_slice()
+            while self._ready and self._schedule is None:
+                self._deliver_slice()
+        finally:  # whoever raises is reported by the loop, and must not silence the others for good
+            self._pumping = False
+            self._pump_soon()
+
+    def _deliver_slice(self) -> None:
+        """Reach so many readers. Channels take turns, so that a large one does not hold up a small one."""
         left = SLICE
         while self._ready and left > 0:
-            channel = self._ready.popleft()
+            channel = self._ready[0]
             left -= channel.deliver(left)
+            self._ready.popleft()
             if channel.queue:
                 self._ready.append(channel)
-        if self._ready:
-            self._schedule(self._pump)
-        else:
-            self._pumping = False
 
 
 def spread(index: int, count: int, seconds: float, chance: random.Random) -> int:
