@@ -18,7 +18,10 @@ from quartsse.feed.window import Window
 from quartsse.hub.clock import Clock
 from quartsse.hub.hub import Hub
 from quartsse.settings import Settings
-from quartsse.telemetry.metrics import NoTelemetry
+from quartsse.telemetry.emf import Emf
+from quartsse.telemetry.meter import Meter
+from quartsse.telemetry.metrics import NoTelemetry, Telemetry
+from quartsse.telemetry.process import LoopLag, memory_bytes, open_files
 from quartsse.web.app import create_app
 from quartsse.web.auth import Authenticator, HeaderAuth, jwt_auth
 from quartsse.web.configurations import Private
@@ -39,15 +42,18 @@ async def serve(settings: Settings, sock: socket.socket) -> None:
 
     Raises SettingsError for a setting that cannot be used, before anything has begun.
     """
-    parts = make_parts(settings)
+    meter = None if settings.metrics == "off" else Meter()
+    parts = make_parts(settings, meter=meter)
     private = make_private(settings, parts)
     stop = stop_at_signals()
     tasks = [_background(parts.poller.run(), "poller"), _background(parts.pulse.run(), "pulse")]
     if private.configurations is not None:
         tasks.append(_background(private.configurations.run(), "configurations"))
+    if meter is not None:
+        tasks += [_background(work, name) for name, work in _measuring(settings, parts, meter)]
     for task in tasks:
         task.add_done_callback(lambda _: stop.set())
-    app = create_app(make_openings(settings, parts), private)
+    app = create_app(make_openings(settings, parts), private, meter if settings.metrics == "prometheus" else None)
     logger.info("listening", extra={"address": _address(sock), "version": __version__, "instance": parts.hub.instance})
     calm_the_collector()
     try:
@@ -60,9 +66,12 @@ async def serve(settings: Settings, sock: socket.socket) -> None:
                 raise result
 
 
-def make_parts(settings: Settings, source: Callable[[Window], Source] | None = None) -> Parts:
+def make_parts(
+    settings: Settings, source: Callable[[Window], Source] | None = None, meter: Meter | None = None
+) -> Parts:
     """The parts of a service with these settings; `source` makes another source than DynamoDB. Needs a running loop."""
-    clock, telemetry, loop = Clock(), NoTelemetry(), asyncio.get_running_loop()
+    clock, loop = Clock(), asyncio.get_running_loop()
+    telemetry: Telemetry = NoTelemetry() if meter is None else meter
     nobody = empty_context()
     hub = Hub(
         clock=clock,
@@ -109,6 +118,27 @@ def make_parts(settings: Settings, source: Callable[[Window], Source] | None = N
     return Parts(
         hub, poller, slots, pulse, streams, hosts, cors, telemetry, settings.dashboard, settings.dashboard_users
     )
+
+
+def _measuring(settings: Settings, parts: Parts, meter: Meter) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+    """What the meter watches, and the tasks that do so; names and units as CloudWatch has them."""
+    lag, poller = LoopLag(), parts.poller
+    meter.watch("Connections", "Count", "Streams that are open", lambda: parts.slots.taken)
+    meter.watch(
+        "ConnectionsShare", "Percent", "Of the slots taken", lambda: 100 * parts.slots.taken / parts.slots.limit
+    )
+    meter.watch("FeedAge", "Seconds", "Since the last complete read", lambda: poller.age)
+    meter.watch("FeedStale", "Count", "1 while the feed is stale", lambda: int(poller.state == "stale"))
+    meter.watch("Items", "Count", "Items in the window", lambda: len(poller.window))
+    meter.watch("SweepPeriod", "Seconds", "Time to cover the whole window", lambda: poller.status().sweep_seconds)
+    meter.watch("LoopLag", "Milliseconds", "How late the event loop was, at worst", lag.read)
+    meter.watch("Memory", "Bytes", "Resident set", memory_bytes)
+    meter.watch("OpenFiles", "Count", "Open descriptors", open_files)
+    yield "loop-lag", lag.run()
+    if settings.metrics == "emf":
+        transport = "lambda" if settings.on_lambda else "ecs"
+        dimensions = {"Service": "quartsse", "Environment": settings.environment, "Transport": transport}
+        yield "emf", Emf(meter, dimensions, parts.streams.clock.wall).run()
 
 
 def make_openings(settings: Settings, parts: Parts) -> Openings:

@@ -5,27 +5,30 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
 
 from quartsse.errors import MethodNotAllowed, NotFound, Refused
+from quartsse.telemetry.meter import Meter
 from quartsse.web.answers import answer, refusal
 from quartsse.web.configurations import Private, configuration_routes
 from quartsse.web.openings import Openings
 from quartsse.web.origins import is_preflight
 from quartsse.web.pages import pages
 from quartsse.web.parts import Parts
-from quartsse.web.routes import health, routes
+from quartsse.web.routes import health, routes, scraped
 
 MOST_BODY = 1024
 ANY_HOST = {"/health"}
 """Paths that answer to every name: load balancers probe by address."""
 
 
-def create_app(openings: Openings, private: Private) -> Quart:
-    """The ASGI app."""
+def create_app(openings: Openings, private: Private, meter: Meter | None = None) -> Quart:
+    """The ASGI app; with `/metrics` for Prometheus if there is a meter."""
     parts = openings.parts
     app = Quart(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BODY
     app.register_blueprint(routes(openings))
     app.register_blueprint(configuration_routes(openings, private))
     app.register_blueprint(health(parts))
+    if meter is not None:
+        app.register_blueprint(scraped(meter))
     app.register_blueprint(pages(dashboard=parts.dashboard, users=parts.dashboard_users))
     _guard(app, parts)
     return app

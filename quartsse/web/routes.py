@@ -4,6 +4,8 @@ from quart import Blueprint, Response
 
 from quartsse import __version__
 from quartsse.hub.filters import Filter
+from quartsse.telemetry import prometheus
+from quartsse.telemetry.meter import Meter
 from quartsse.web.answers import answer
 from quartsse.web.auth import User
 from quartsse.web.limits import Slot
@@ -59,6 +61,17 @@ def health(parts: Parts) -> Blueprint:
     async def feed() -> Response:
         feed = _feed(parts)
         return answer(feed, status=503 if feed["state"] == "stale" else 200)
+
+    return blueprint
+
+
+def scraped(meter: Meter) -> Blueprint:
+    """The metrics, for Prometheus."""
+    blueprint = Blueprint("scraped", __name__)
+
+    @blueprint.get("/metrics")
+    async def metrics() -> Response:
+        return Response(prometheus.text(meter), content_type=prometheus.CONTENT_TYPE)
 
     return blueprint
 

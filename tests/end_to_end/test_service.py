@@ -226,3 +226,24 @@ async def _connections(served: Served, count: int, seconds: float = 3) -> bool:
 def _files(served: Served) -> int:
     """How many files a process has open."""
     return len(list(Path(f"/proc/{served.pid}/fd").iterdir()))
+
+
+async def test_prometheus_sees_the_streams_and_the_feed(serve: Serve) -> None:
+    served = await asyncio.to_thread(serve, SSE_POLL_INTERVAL="0.2")
+    await open_stream(served)
+    reply = await request(served.port, "/metrics")
+    lines = (await reply.body()).decode().splitlines()
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "quartsse_connections 1" in lines
+    assert "quartsse_connections_opened_total 1" in lines
+    assert "quartsse_feed_stale 0" in lines
+
+
+async def test_on_aws_the_last_minutes_metrics_are_written_at_the_end(serve: Serve) -> None:
+    served = await asyncio.to_thread(serve, SSE_METRICS="emf")
+    assert (await request(served.port, "/metrics")).status == 404
+    await open_stream(served)
+    await asyncio.to_thread(served.terminate)
+    documents = [json.loads(line) for line in served.output() if line.startswith('{"_aws"')]
+    assert [document["ConnectionsOpened"] for document in documents] == [1]
+    assert documents[0]["ConnectionsClosedDraining"] == 1
