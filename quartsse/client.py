@@ -711,7 +711,7 @@ class StreamOptions:
     remember: int = 50_000
     """Items whose last update is kept to recognise repeats; the longest unheard is forgotten, and may repeat."""
     compression: bool = False
-    """Ask for gzip: fewer bytes, for some CPU and 50 KB a stream."""
+    """Ask for gzip: fewer bytes, for some CPU and up to 40 KB a stream (zlib's window)."""
     tls: ssl.SSLContext | None = None
     """None for the system's certificates. Many streams had better share one context."""
     pace: Pace = field(default_factory=Pace)
