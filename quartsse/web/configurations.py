@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from quart import Blueprint, Response, request
 
 from quartsse.errors import NotEnabled, NotFound, SourceError, StoreUnavailable
-from quartsse.feed.configurations import Configurations, Saved
+from quartsse.feed.configurations import Configurations, Key, Saved
 from quartsse.hub.events import Configuration, Event
 from quartsse.hub.filters import Filter
 from quartsse.hub.hub import Hub
+from quartsse.hub.ids import Place
 from quartsse.web.answers import answer
 from quartsse.web.auth import Authenticator, User
 from quartsse.web.limits import Slot
@@ -29,17 +30,51 @@ class Private:
     configurations: Configurations | None
 
 
+MOST_REMEMBERED = 20_000
+"""Configurations whose last change is remembered: some 5 MB."""
+
+
+class Changes:
+    """When each configuration's tickers last changed, in the hub's numbers, for readers who come back.
+
+    Who was away meanwhile gets the last update of every ticker: those of the new ones were published before, and to
+    others. Those that were opened longest ago are forgotten; then whoever comes back gets what was missed, no more.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._last: dict[Key, tuple[int, int]] = {}
+
+    def note(self, key: Key, saved: Saved) -> Callable[[Place], bool]:
+        """Say what a configuration is now; whether it has been so since a place can be asked of what is returned."""
+        tickers = hash(frozenset(saved.tickers))
+        before, changed_at = self._last.pop(key, (tickers, -1))
+        if before != tickers:
+            changed_at = self._hub.place.number
+        self._last[key] = (tickers, changed_at)
+        if len(self._last) > MOST_REMEMBERED:
+            del self._last[next(iter(self._last))]
+        return lambda place: place.instance == self._hub.instance and place.number > changed_at
+
+
 def configuration_routes(openings: Openings, private: Private) -> Blueprint:
     """The paths that belong to a user."""
     blueprint = Blueprint("configurations", __name__)
-    parts = openings.parts
+    parts, changes = openings.parts, Changes(openings.parts.hub)
 
     @blueprint.get("/api/v2/configurations/<config_id>/stream")
     async def stream(config_id: str) -> Response:
         async def start(slot: Slot, wanted: Asked, user: User | None) -> Stream:
             if user is None:
                 raise NotFound(_NOT_FOUND)
-            return _start(openings, private, slot, wanted, (user, await _saved(private, user, config_id)))
+            saved = await _saved(private, user, config_id)
+            show = _Show(parts.hub, changes, (user.id, config_id), wanted)
+            stream = parts.streams.start(slot, show.view(saved), wanted.last_event_id)
+            if private.configurations is not None:
+                stream.on_close = private.configurations.follow(show.key, saved, show.changes_of(stream))
+            if user.expires_at is not None:
+                stream.end_after(user.expires_at - parts.streams.clock.wall(), "unauthorized")
+            return stream
 
         return await openings.open(start, lambda: _user(private, with_ticket=True))
 
@@ -48,6 +83,7 @@ def configuration_routes(openings: Openings, private: Private) -> Blueprint:
         wanted = openings.asked()
         user = await _user(private, with_ticket=False)
         saved = await _saved(private, user, config_id)
+        changes.note((user.id, config_id), saved)
         configuration = Configuration(config_id=saved.config_id, name=saved.name, tickers=list(saved.tickers))
         return await snapshot(parts, _filter(saved, wanted), {"configuration": configuration.model_dump()})
 
@@ -87,40 +123,37 @@ async def _saved(private: Private, user: User, config_id: str) -> Saved:
     return saved
 
 
-def _start(openings: Openings, private: Private, slot: Slot, wanted: Asked, whose: tuple[User, Saved]) -> Stream:
-    """A stream of a configuration that follows its changes, and ends with it or with the user's token."""
-    user, saved = whose
-    streams = openings.parts.streams
-    stream = streams.start(slot, _view(openings.parts.hub, saved, wanted), wanted.last_event_id)
-    if private.configurations is not None:
-        key = (user.id, saved.config_id)
-        stream.on_close = private.configurations.follow(key, saved, _follower(openings.parts.hub, stream, wanted))
-    if user.expires_at is not None:
-        stream.end_after(user.expires_at - streams.clock.wall(), "unauthorized")
-    return stream
+@dataclass(frozen=True, slots=True)
+class _Show:
+    """What one request sees of a configuration, now and whenever it changes."""
 
+    hub: Hub
+    changes: Changes
+    key: Key
+    wanted: Asked
 
-def _follower(hub: Hub, stream: Stream, wanted: Asked) -> Callable[[Saved | None], None]:
-    """What a stream does when its configuration changes."""
+    def view(self, saved: Saved) -> View:
+        """The view of a configuration as it is now."""
 
-    def changed(saved: Saved | None) -> None:
-        if saved is None:
-            stream.end("configuration_removed", 1000)
-        else:
-            stream.show(_view(hub, saved, wanted))
+        def state() -> Event:
+            payload = Configuration(config_id=saved.config_id, name=saved.name, tickers=list(saved.tickers))
+            return self.hub.event("configuration", payload)
 
-    return changed
+        return View(_filter(saved, self.wanted), state, self.changes.note(self.key, saved))
+
+    def changes_of(self, stream: Stream) -> Callable[[Saved | None], None]:
+        """What a stream does when its configuration changes."""
+
+        def changed(saved: Saved | None) -> None:
+            if saved is None:
+                stream.end("configuration_removed", 1000)
+            else:
+                stream.show(self.view(saved))
+
+        return changed
 
 
 def _filter(saved: Saved, wanted: Asked) -> Filter:
     """The configuration's tickers; if some were asked for, only those of them."""
     saved_ones = frozenset(saved.tickers)
     return Filter(saved_ones & wanted.tickers if wanted.tickers else saved_ones, metrics=False)
-
-
-def _view(hub: Hub, saved: Saved, wanted: Asked) -> View:
-    def state() -> Event:
-        payload = Configuration(config_id=saved.config_id, name=saved.name, tickers=list(saved.tickers))
-        return hub.event("configuration", payload)
-
-    return View(_filter(saved, wanted), state)

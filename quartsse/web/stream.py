@@ -12,7 +12,7 @@ from quartsse.hub.clock import Clock
 from quartsse.hub.events import EndReason, Event, FeedState, Resume, retry_field
 from quartsse.hub.filters import Filter
 from quartsse.hub.hub import Hub, Subscription, Tick, chunk, spread
-from quartsse.hub.ids import NOWHERE, own_place, place_in
+from quartsse.hub.ids import NOWHERE, Place, own_place, place_in
 from quartsse.telemetry.metrics import NoTelemetry, Telemetry
 from quartsse.web.handover import DOOR, Door
 from quartsse.web.limits import Slot
@@ -36,10 +36,15 @@ _MOST_FROM_CLIENT = 65_536
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a stream shows: its filter, and the state event that closes its opening."""
+    """What a stream shows: its filter, and the state event that closes its opening.
+
+    `covers` says whether the filter has been the same since a reader was at a place; where it has not, the reader
+    gets the last updates beside what was missed.
+    """
 
     filter: Filter
     state: Callable[[], Event]
+    covers: Callable[[Place], bool] = lambda place: True  # noqa: ARG005 - a filter that never changes covers all
 
 
 class Stream:
@@ -208,8 +213,8 @@ class Stream:
         subscription.owner = self
         self._subscription = subscription
         frames = replay.frames
-        if replay.mode == "snapshot":
-            frames = [update.frame(own) for update in streams.poller.window.updates(view.filter)]
+        if replay.mode == "snapshot" or (after is not None and not view.covers(after)):
+            frames = [*(update.frame(own) for update in streams.poller.window.updates(view.filter)), *frames]
         if self._last_event_id is not None:
             answer = Resume(mode=replay.mode, replayed=len(replay.frames))
             frames = [streams.hub.event("resume", answer).frame(own), *frames]
