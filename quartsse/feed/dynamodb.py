@@ -103,13 +103,13 @@ def _keep_plain(member: str) -> Callable[..., None]:
     """
 
     def before_parse(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
-        if response_dict["status_code"] != 200:
-            return
         try:
             answer = json.loads(response_dict["body"])
         except ValueError:
             return  # botocore says what is wrong with it
-        if isinstance(answer, dict) and isinstance(answer.get(member), list):
+        if not isinstance(answer, dict):
+            response_dict["body"] = b"{}"  # some proxy's; botocore would fail on it with an AttributeError
+        elif response_dict["status_code"] == 200 and isinstance(answer.get(member), list):
             customized_response_dict[member] = answer.pop(member)
             response_dict["body"] = json.dumps(answer).encode()
 

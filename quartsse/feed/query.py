@@ -35,7 +35,7 @@ class Population(Protocol):
         ...
 
     def reach(self, high: float, items: int) -> float:
-        """The moment from which on about so many items lie before `high`."""
+        """The moment from which on so many items lie before `high`."""
         ...
 
 
@@ -167,14 +167,14 @@ class QuerySource:
         yield found.batch((hot, FOREVER))
         if self._sweep is None or self._sweep.at > hot:
             self._sweep = None if found.unsettled else Sweep(now, hot)
-        left = self._budget - found.units
+        left = max(self._budget - found.units, self._budget / 4)
         while (sweep := self._sweep) is not None:
-            batch = await self._slice(sweep, low, max(left, self._budget / 4))
+            batch = await self._slice(sweep, low, left)
             left -= max(batch.units, _EMPTY_READ)  # emulators answer 0 for what costs something
             yield batch
             if sweep.at <= low:
                 self._sweep = None
-            if left < _EMPTY_READ or sweep.again:
+            if left < max(2 * _EMPTY_READ, self._budget / 10) or sweep.again:
                 break
 
     def _hot_end(self, low: float, now: float) -> float:

@@ -174,14 +174,15 @@ class Window:
         )
 
     def reach(self, high: float, items: int) -> float:
-        """The moment before `high` from which on about so many items lie before it."""
-        left = float(items)
+        """The moment before `high` from which on so many items lie before it; the lower edge if there are fewer."""
+        left = items
         for start in sorted(self._buckets, reverse=True):
-            width = _overlap(start * QUARTER, self.low, high)
-            here = len(self._buckets[start].items) * width / QUARTER
-            if here > left:
-                return min(start * QUARTER + QUARTER, high) - width * left / here
-            left -= here
+            if start * QUARTER >= high:
+                continue
+            times = sorted((item.time for item in self._buckets[start] if item.time < high), reverse=True)
+            if len(times) >= left:
+                return max(self.low, times[left - 1])
+            left -= len(times)
         return self.low
 
     def update(self, item: Item, ticker: str) -> Event:

@@ -1,0 +1,161 @@
+"""DynamoDB's client, against a real API: the short way through its answers says the same as botocore's."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from quartsse.feed.dynamodb import Client, client, lazily
+from quartsse.feed.items import item_in
+from quartsse.feed.query import query_request
+from quartsse.feed.source import FOREVER
+from quartsse.tools.emulator import connect
+from tests.dynamodb import Tables, record
+
+
+@pytest.fixture
+def plain(table: Tables, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    for name, value in table.environment().items():
+        monkeypatch.setenv(name, value)
+    made = client()
+    yield made
+    made.close()
+
+
+async def test_plain_json_is_what_botocore_makes_of_it(table: Tables, plain: Client) -> None:
+    await table.fill(
+        [
+            record("a:1", "AAPL", "MSFT", sentiment="positive", sources=["finnhub", "tiingo"]),
+            record("a:2", sentiment="positive", score=0.3, confidence=0.9),
+            record("a:ü\u2028", sentiment="positive", matched_tickers={"SS": ["A", "B"]}),
+            record("a:4", sentiment="positive", sources_are_odd={"L": [{"M": {"a": {"NULL": True}}}, {"BOOL": False}]}),
+        ]
+    )
+    request = query_request(table.sentiments, "by_sentiment", "positive", 0, FOREVER)
+    parsed, short = table.client.query(**request), plain.query(**request)
+    assert short["Items"] == parsed["Items"]
+    assert len(short["Items"]) == 4
+    assert [item_in(one) for one in short["Items"]] == [item_in(one) for one in parsed["Items"]]
+    for name in ("Count", "ScannedCount", "ConsumedCapacity"):
+        assert short[name] == parsed[name]
+
+
+async def test_pages_go_on_where_the_last_one_ended(table: Tables, plain: Client) -> None:
+    await table.fill([record(f"a:{n}", age=n, sentiment="neutral") for n in range(5)])
+    request = query_request(table.sentiments, "by_sentiment", "neutral", 0, FOREVER) | {"Limit": 2}
+    seen = []
+    while True:
+        answer = plain.query(**request)
+        seen += [one["source_id"]["S"] for one in answer["Items"]]
+        if "LastEvaluatedKey" not in answer:
+            break
+        request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+    assert seen == [f"a:{n}" for n in range(5)]
+
+
+def test_errors_are_botocores_own(plain: Client) -> None:
+    with pytest.raises(ClientError) as caught:
+        plain.query(**query_request("no-such-table", "by_sentiment", "neutral", 0, FOREVER))
+    assert caught.value.response["Error"]["Code"] == "ResourceNotFoundException"
+
+
+@contextmanager
+def answering(status: int, body: bytes, *, crc: str | None = None) -> Iterator[tuple[str, list[float]]]:
+    """A server that gives everyone the same answer; its address, and a list that grows with each request."""
+    asked: list[float] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(0)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            if crc is not None:
+                self.send_header("x-amz-crc32", crc)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Client]]:
+    """A client of the feed's for an address."""
+    made: list[Client] = []
+
+    def get(endpoint: str) -> Client:
+        for name, value in Tables(endpoint, "s", "u", None).environment().items():
+            monkeypatch.setenv(name, value)
+        made.append(client())
+        return made[-1]
+
+    yield get
+    for one in made:
+        one.close()
+
+
+REQUEST = query_request("news", "by_sentiment", "neutral", 0, FOREVER)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>captive portal</html>", b"{}", b"[]", b'"x"', b'{"Items": null}'])
+def test_an_answer_that_is_not_dynamodbs_has_no_items(at: Callable[[str], Client], body: bytes) -> None:
+    with answering(200, body) as (endpoint, _):
+        assert not isinstance(at(endpoint).query(**REQUEST).get("Items"), list)
+
+
+def test_a_failing_server_is_asked_twice_and_no_more(at: Callable[[str], Client]) -> None:
+    with answering(500, b'{"__type":"InternalServerError"}') as (endpoint, asked):
+        with pytest.raises(ClientError):
+            at(endpoint).query(**REQUEST)
+        assert len(asked) == 2
+
+
+def test_a_damaged_answer_is_asked_for_again(at: Callable[[str], Client]) -> None:
+    body = json.dumps({"Items": [], "Count": 0, "ScannedCount": 0}).encode()
+    with answering(200, body, crc="1") as (endpoint, asked):
+        at(endpoint).query(**REQUEST)
+        assert len(asked) == 2
+
+
+def test_nobody_at_the_address_is_an_error_within_seconds(at: Callable[[str], Client]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(BotoCoreError):
+        at(f"http://127.0.0.1:{port}").query(**REQUEST)
+
+
+def test_a_client_is_made_when_it_is_first_wanted_and_once() -> None:
+    made: list[int] = []
+
+    def make() -> Client:
+        made.append(1)
+        return object()
+
+    get = lazily(make)
+    assert made == []
+    assert get() is get()
+    assert made == [1]
+
+
+def test_other_answers_are_left_alone(table: Tables, plain: Client) -> None:
+    described = plain.describe_table(TableName=table.sentiments)["Table"]
+    again = connect(table.endpoint)
+    assert (
+        described["CreationDateTime"] == again.describe_table(TableName=table.sentiments)["Table"]["CreationDateTime"]
+    )
+    again.close()
