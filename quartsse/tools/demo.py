@@ -26,7 +26,7 @@ SERVICE = (sys.executable, "-m", "quartsse.tools.leash", "quartsse", "serve")
 """`quartsse serve`, but it ends with the demo even if that is killed."""
 
 START_SECONDS = 20.0
-"""The longest that everything together may take until it answers."""
+"""The longest that a part may take until it answers."""
 
 STOP_SECONDS = 5.0
 """The longest that a child may take to end; then it is killed."""
@@ -37,6 +37,9 @@ CONFIGURATIONS = (
     ("carol", "dividends", "Quiet dividends", ("BRK.B", "JPM", "KO", "PFE", "V", "XOM")),
 )
 """User, configuration, its name, its tickers."""
+
+GROWTH = 2000
+"""How many items the window may grow by until the oldest go."""
 
 _NOT_PASSED_ON = ("AWS_", "DYNAMODB_TABLE", "DATABASE_TABLE", "ECS_CONTAINER_")
 
@@ -141,8 +144,8 @@ async def _demo(options: DemoOptions) -> None:
         endpoint = await _while_alive(_address(table), table)
         environment = service_environment(os.environ, endpoint, port)
         async with _child("the service", *SERVICE, env=environment) as service:
-            filled = asyncio.to_thread(_fill, endpoint, options)
-            writer, _ = await _while_alive(_in_time(asyncio.gather(filled, _healthy(port))), table, service)
+            filling = asyncio.to_thread(_fill, endpoint, options)
+            writer, _ = await _while_alive(_both(filling, _in_time(_healthy(port))), table, service)
             _introduce(port, options, time.monotonic() - began)
             try:
                 await _while_alive(asyncio.to_thread(writer.run, stopped), table, service)
@@ -200,6 +203,10 @@ async def _while_alive[Result](work: Coroutine[Any, Any, Result], *children: _Ch
         await asyncio.gather(task, *deaths, return_exceptions=True)
 
 
+async def _both[First, Second](first: Awaitable[First], second: Awaitable[Second]) -> tuple[First, Second]:
+    return await asyncio.gather(first, second)
+
+
 async def _in_time[Result](work: Awaitable[Result]) -> Result:
     try:
         async with asyncio.timeout(START_SECONDS):
@@ -221,7 +228,7 @@ def _fill(endpoint: str, options: DemoOptions) -> Writer:
     create_users(client, USERS)
     for record in configuration_records():
         client.put_item(TableName=USERS, Item=record)
-    writer = Writer(client, SENTIMENTS, Newsroom(options.seed), options.rate)
+    writer = Writer(client, SENTIMENTS, Newsroom(options.seed), options.rate, most=options.items + GROWTH)
     writer.seed(datetime.now(UTC), options.items)
     return writer
 

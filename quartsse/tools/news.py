@@ -2,13 +2,13 @@
 
 An item is written without a sentiment, under the time at which its article was published, which may be hours ago.
 Seconds later an update sets the sentiment, and only then does the item appear in the index. Now and then an item is
-analysed again and comes out differently; rarely one is deleted.
+analysed again and comes out differently; rarely one is deleted. The oldest expire.
 """
 
 import math
 import random
 import threading
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ type Record = dict[str, dict[str, Any]]
 
 WINDOW = timedelta(hours=24)
 KEPT = timedelta(days=30)
-MOST_REMEMBERED = 2000
+MOST_ITEMS = 5000
 REANALYSED = 0.05
 DELETED = 0.01
 LONGEST_WAIT = 60.0
@@ -120,6 +120,11 @@ class Story:
     tickers: tuple[str, ...]
     verdict: Verdict
     analysed_after: float
+
+    @property
+    def published(self) -> datetime:
+        """When its article was published."""
+        return datetime.fromisoformat(self.record["timestamp"]["S"])
 
     @property
     def key(self) -> Record:
@@ -223,10 +228,11 @@ class Newsroom:
 class Writer:
     """Writes a newsroom's stories into the sentiment table, `rate` of them a second, at irregular moments.
 
-    It remembers the last few thousand analysed items; from those it picks what is analysed again or deleted.
+    It knows every analysed item that it has written. From these it picks what is analysed again or deleted; and when
+    there are more than `most`, the oldest go, as if they had expired: an emulator slows down with every item.
     """
 
-    def __init__(self, client: Client, table: str, newsroom: Newsroom, rate: float) -> None:
+    def __init__(self, client: Client, table: str, newsroom: Newsroom, rate: float, *, most: int = MOST_ITEMS) -> None:
         self._client = client
         self._table = table
         self._newsroom = newsroom
@@ -234,7 +240,8 @@ class Writer:
         self._rate = rate
         self._next_story: datetime | None = None
         self._waiting: list[tuple[datetime, str, Story]] = []
-        self._remembered: deque[Story] = deque(maxlen=MOST_REMEMBERED)
+        self._most = most
+        self._analysed: list[Story] = []
 
     def seed(self, now: datetime, count: int) -> None:
         """Write the last 24 hours at once, as if they had been analysed long ago."""
@@ -244,7 +251,7 @@ class Writer:
             while requests:
                 answer = self._client.batch_write_item(RequestItems={self._table: requests})
                 requests = answer.get("UnprocessedItems", {}).get(self._table, [])
-        self._remembered.extend(stories)
+        self._analysed.extend(stories)
 
     def run(self, stopped: threading.Event, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """Go on writing until told to stop. Blocks; meant for a thread of its own."""
@@ -273,23 +280,25 @@ class Writer:
         return since - timedelta(seconds=math.log(1 - self._random.random()) / self._rate)
 
     def _publish(self, now: datetime) -> None:
-        """Write one new story, and perhaps change an old one."""
+        """Write one new story, and perhaps change or delete an old one."""
         story = self._newsroom.story(now - self._newsroom.age())
         self._client.put_item(TableName=self._table, Item=story.record)
         due = now + timedelta(seconds=story.analysed_after)
         heappush(self._waiting, (due, story.record["source_id"]["S"], story))
-        if self._remembered and self._random.random() < REANALYSED:
+        if self._analysed and self._random.random() < REANALYSED:
             self._reanalyse()
-        if self._remembered and self._random.random() < DELETED:
-            self._delete()
+        if self._analysed and self._random.random() < DELETED:
+            self._delete(self._random.randrange(len(self._analysed)))
+        while len(self._analysed) > self._most:
+            self._delete(0)
 
     def _analyse(self, story: Story) -> None:
         self._set(story, story.verdict)
-        self._remembered.append(story)
+        insort(self._analysed, story, key=lambda known: known.published)
 
     def _reanalyse(self) -> None:
         """Analyse one item again, by the same model: its score comes out differently, and often its sentiment."""
-        story = self._random.choice(self._remembered)
+        story = self._random.choice(self._analysed)
         verdict = self._newsroom.verdict(story.tickers)
         while (verdict.confidence is None) != (story.verdict.confidence is None):
             verdict = self._newsroom.verdict(story.tickers)
@@ -305,7 +314,6 @@ class Writer:
             ExpressionAttributeValues={f":{name}": value for name, value in attributes.items()},
         )
 
-    def _delete(self) -> None:
-        story = self._random.choice(self._remembered)
-        self._remembered.remove(story)
-        self._client.delete_item(TableName=self._table, Key=story.key)
+    def _delete(self, place: int) -> None:
+        """Delete the item at a place, counted from the oldest."""
+        self._client.delete_item(TableName=self._table, Key=self._analysed.pop(place).key)

@@ -199,6 +199,18 @@ def test_a_rate_of_zero_writes_nothing() -> None:
     assert recorder.calls == []
 
 
+def test_the_oldest_go_when_there_are_too_many(table: Tables) -> None:
+    writer = Writer(table.client, table.sentiments, Newsroom(5), 20.0, most=100)
+    writer.seed(NOW, 100)
+    oldest = min(everything(table).values(), key=moment)
+    due = NOW
+    while due < NOW + timedelta(seconds=20):
+        due = writer.write(due)
+    analysed = [item for item in everything(table).values() if "sentiment" in item]
+    assert 90 < len(analysed) <= 110
+    assert min(map(moment, analysed)) > moment(oldest)
+
+
 def test_seeding_writes_every_item_analysed(table: Tables, writer: Writer) -> None:
     writer.seed(NOW, 130)
     items = everything(table)
