@@ -12,7 +12,7 @@ from quartsse.hub.clock import Clock
 from quartsse.hub.events import EndReason, Event, FeedState, Resume, retry_field
 from quartsse.hub.filters import Filter
 from quartsse.hub.hub import Hub, Subscription, Tick, chunk, spread
-from quartsse.hub.ids import NOWHERE, Place, own_place, place_in
+from quartsse.hub.ids import Place, own_place, place_in
 from quartsse.telemetry.metrics import NoTelemetry, Telemetry
 from quartsse.web.handover import DOOR, Door
 from quartsse.web.limits import Slot
@@ -117,8 +117,8 @@ class Stream:
     def show(self, view: View) -> None:
         """Show something else from here on: its state event, and the last updates of the tickers that are new.
 
-        All but the last of these frames lead to a new opening, so that a reader who is cut off between them gets the
-        state again.
+        Whoever is cut off between these frames comes back with the place that they carry, which the view does not
+        cover, and so gets the last updates again beside what was missed.
         """
         before, self._view = self._view, view
         if self._subscription is None:
@@ -127,8 +127,8 @@ class Stream:
         hub.refilter(self._subscription, view.filter)
         updates = self._streams.poller.window.updates(view.filter)
         events = [view.state(), *(update for update in updates if not before.filter.matches(update.ticker))]
-        places = [NOWHERE] * (len(events) - 1) + [str(hub.place)]
-        hub.send(self._subscription, b"".join(map(Event.frame, events, places)))
+        place = str(hub.place)
+        hub.send(self._subscription, b"".join(event.frame(place) for event in events))
 
     def end_after(self, seconds: float, reason: EndReason) -> None:
         """Let the stream end in so many seconds, unless it ends sooner anyway."""
