@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from quartsse.errors import SourceError
 from quartsse.feed.blocking import blocking
-from quartsse.feed.dynamodb import Client
+from quartsse.feed.dynamodb import Client, source_error
 from quartsse.hub.filters import TICKER
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class UsersTable:
         """One GetItem, whatever the answer: so that nobody can tell unknown from foreign by the time it takes."""
         if len(key[1].encode()) > LONGEST_ID:
             return None
-        answer = await self._ask("get_item", TableName=self._table, Key=self._key(key), **self._what)
+        answer = await self._ask("GetItem", TableName=self._table, Key=self._key(key), **self._what)
         return saved_in(answer.get("Item"), key[1])
 
     async def get_all(self, keys: Sequence[Key]) -> dict[Key, Saved]:
@@ -89,7 +89,7 @@ class UsersTable:
         for attempt in range(MOST_ROUNDS):
             if attempt:
                 await asyncio.sleep(0.05 * 2**attempt)
-            answer = await self._ask("batch_get_item", RequestItems={self._table: {"Keys": wanted, **self._what}})
+            answer = await self._ask("BatchGetItem", RequestItems={self._table: {"Keys": wanted, **self._what}})
             for record in answer.get("Responses", {}).get(self._table, []):
                 key = asked[record[self._hash]["S"], record[self._range]["S"]]
                 saved = saved_in(record, key[1])
@@ -100,14 +100,14 @@ class UsersTable:
                 return found
         raise SourceError(f"cannot read {self._table}: DynamoDB left {len(wanted)} keys over {MOST_ROUNDS} times")
 
-    async def _ask(self, operation: str, **request: Any) -> Any:
-        from botocore.exceptions import BotoCoreError, ClientError
-
+    async def _ask(self, action: str, **request: Any) -> Any:
         def call() -> Any:
+            from botocore.exceptions import BotoCoreError, ClientError  # in the thread: it takes a while at first
+
             try:
-                return getattr(self._client(), operation)(**request)
+                return getattr(self._client(), _VERBS[action])(**request)
             except (BotoCoreError, ClientError) as error:
-                raise SourceError(f"cannot read {self._table}: {error}") from error
+                raise source_error(self._table, f"dynamodb:{action}", error) from error
 
         try:
             async with asyncio.timeout(CALL_SECONDS), self._calls:
@@ -117,6 +117,9 @@ class UsersTable:
 
     def _key(self, key: Key) -> dict[str, dict[str, str]]:
         return {self._hash: {"S": f"USER#{key[0]}"}, self._range: {"S": f"CONFIG#{key[1]}"}}
+
+
+_VERBS = {"GetItem": "get_item", "BatchGetItem": "batch_get_item"}
 
 
 def _what_to_read(keys: Sequence[str]) -> dict[str, Any]:
