@@ -92,7 +92,8 @@ def configuration_routes(openings: Openings, private: Private) -> Blueprint:
         user = await private.authenticator.user(list(request.scope["headers"]))
         if private.tickets is None:
             raise NotEnabled("Tickets are not enabled on this server.")
-        return answer({"ticket": private.tickets.issue(user), "expires_in": LIFETIME_SECONDS}, status=201)
+        ticket = {"ticket": private.tickets.issue(user), "expires_in": LIFETIME_SECONDS}
+        return answer(ticket, status=201, headers={"Cache-Control": "no-store"})
 
     return blueprint
 

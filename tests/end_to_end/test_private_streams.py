@@ -305,7 +305,7 @@ async def test_tickets_and_tokens_open_streams_and_are_in_no_line_of_the_log(ser
     token = jwt.encode({"sub": "ann", "exp": time.time() + 2.5}, SECRET, "HS256")
     forged = jwt.encode({"sub": "ann", "exp": time.time() + 60}, "x" * 32, "HS256")
     unsigned = jwt.encode({"sub": "ann", "exp": time.time() + 60}, "", "none")
-    long = "x" * 8192
+    long = jwt.encode({"sub": "ann", "exp": time.time() + 60, "much": "x" * 8192}, SECRET, "HS256")
     for bad in (forged, unsigned, long):
         refused = await request(served.port, ONE, headers={"Authorization": f"Bearer {bad}"})
         assert (refused.status, await refused.body()) == (401, b'{"detail":"Invalid token"}')

@@ -207,7 +207,7 @@ async def test_a_store_that_cannot_be_read_may_be_a_polite_end_too() -> None:
 async def test_a_ticket_opens_one_stream_of_the_user_who_asked_for_it() -> None:
     async with serving(*ITEMS, saved=SAVED, SSE_TICKET_SECRET=SECRET) as service:
         given_out = await service.get(TICKETS, method="POST", X_User_ID="ann")
-        assert given_out.status == 201
+        assert (given_out.status, given_out.headers["cache-control"]) == (201, "no-store")
         body: Any = await given_out.json()
         assert list(body) == ["ticket", "expires_in"]
         assert body["expires_in"] == 30
