@@ -38,7 +38,7 @@ CONFIGURATIONS = (
 )
 """User, configuration, its name, its tickers."""
 
-GROWTH = 2000
+GROWTH = 1000
 """How many items the window may grow by until the oldest go."""
 
 _NOT_PASSED_ON = ("AWS_", "DYNAMODB_TABLE", "DATABASE_TABLE", "ECS_CONTAINER_")
@@ -87,6 +87,7 @@ def service_environment(own: Mapping[str, str], endpoint: str, port: int) -> dic
         "SSE_AUTH": "header",
         "SSE_TICKET_SECRET": secrets.token_urlsafe(32),
         "SSE_POLL_INTERVAL": "1",
+        "SSE_READ_BUDGET": "200",
         "LOG_LEVEL": "WARNING",
     }
     fixed = {"HOST": HOST, "PORT": str(port), "SENTIMENTS_TABLE": SENTIMENTS, "USERS_TABLE": USERS}

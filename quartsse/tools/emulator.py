@@ -77,16 +77,17 @@ def main() -> None:
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    application = _nearer_the_truth(DomainDispatcherApplication(create_backend_app))
+    application = mended(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()
 
 
-type _Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+type Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+"""A WSGI application (PEP 3333)."""
 
 
-def _nearer_the_truth(application: _Application) -> _Application:
+def mended(application: Application) -> Application:
     """Moto with three things mended.
 
     Its tables are plain dictionaries and a Query walks them: so each request is answered alone. It says that every

@@ -137,6 +137,11 @@ def test_ctrl_c_in_a_terminal_ends_everything_in_silence() -> None:
         assert shown.ended() == (0, "")
 
 
+def test_only_the_demo_hears_the_terminal_so_that_its_parts_can_end_in_order() -> None:
+    with running() as shown:
+        assert {os.getpgid(pid) for pid in shown.children}.isdisjoint({os.getpgid(shown.process.pid)})
+
+
 @pytest.mark.parametrize("after", [0.7, 0.9, 1.1, 1.3])
 def test_ctrl_c_while_it_starts_ends_everything_in_silence(after: float) -> None:
     with started("--port", "0") as process:

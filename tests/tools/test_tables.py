@@ -1,6 +1,5 @@
 """The tables are as the real ones, and the tests' verbs do to them what the real system does."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -113,14 +112,6 @@ async def test_the_stream_tells_of_an_analysis_with_both_images(table: Tables) -
     assert "sentiment" not in modified["dynamodb"]["OldImage"]
     assert modified["dynamodb"]["NewImage"]["sentiment"] == {"S": "negative"}
     streams.close()
-
-
-async def test_requests_side_by_side_do_not_get_in_each_others_way(table: Tables) -> None:
-    await table.fill([record(sentiment="positive", age=second) for second in range(200)])
-    reads = [asyncio.to_thread(query, table, "positive") for _ in range(6)]
-    writes = [table.put(sentiment="positive") for _ in range(100)]
-    answers = (await asyncio.gather(*reads, *writes))[:6]
-    assert all(200 <= answer["Count"] <= 300 for answer in answers)
 
 
 def test_a_process_finds_the_tables_by_its_environment(table: Tables) -> None:
