@@ -93,7 +93,8 @@ class Reply:
         """The whole body."""
         if "content-length" in self.headers:
             return await asyncio.wait_for(self.reader.readexactly(int(self.headers["content-length"])), 5)
-        return b"".join([chunk async for chunk in self.chunks()])
+        async with asyncio.timeout(10):
+            return b"".join([chunk async for chunk in self.chunks()])
 
     async def json(self) -> Any:
         """The whole body, read as JSON."""
