@@ -4,7 +4,7 @@ import http.client
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.processes import clean_environment, eventually, free_port
@@ -19,13 +19,15 @@ class Served:
     Its verbs block; a test whose own loop must go on meanwhile uses `asyncio.to_thread(served.terminate)`.
     """
 
-    def __init__(self, settings: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, settings: Mapping[str, str], log: Path, *, program: Sequence[str] = ("-m", "quartsse", "serve")
+    ) -> None:
         self.port = int(settings.get("PORT") or free_port())
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "quartsse", "serve"],
+                [sys.executable, "-W", "error", *program],
                 env={**clean_environment(), **settings, "PORT": str(self.port)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
