@@ -1,0 +1,217 @@
+"""The bench: the same workloads for quartsse and for every peer that is installed. `make bench` runs it.
+
+python -m tests.bench [--servers quartsse,floor,…] [--streams 100,1000,…] [--seconds 8] [--quick]
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from queue import Empty
+from typing import Any
+
+from tests.bench.listening import Load
+from tests.bench.machine import cpu_seconds, memory_kib
+from tests.bench.servers import BUILD, SERVERS, Quartsse, Server, compiled
+from tests.bench.tables import tables
+
+IN_FLIGHT = 8
+BATCH = 50
+FILTERS = 500
+SLOW = {"sse-starlette", "quart-hypercorn", "quartsse-ordinary"}
+"""Not asked for 18,000 streams: they take minutes to open them."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What one workload was, and what it cost."""
+
+    server: str
+    workload: str
+    streams: int
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+class Run:
+    """One server with a number of streams, under one workload after the other."""
+
+    def __init__(self, server: Server, streams: int, seconds: float) -> None:
+        self.server = server
+        self.streams = streams
+        self.seconds = seconds
+        self.results: list[Result] = []
+        self._feed: dict[str, float] = {}
+
+    def all(self) -> list[Result]:
+        """Every workload that makes sense for this many streams."""
+        with self.server:
+            before = self._alone()
+            cpu = cpu_seconds(self.server.pid)
+            with Load(compiled("load"), self.server.port, self.streams, self.server.paths) as load:
+                time.sleep(1)
+                self._opened(load, cpu, before)
+                self._paced(load, "one a second", 1)
+                if self.streams <= 1000:
+                    self._paced(load, f"{BATCH} in a tick", BATCH)
+                self._saturated(load)
+                self._at_rest()
+        return self.results
+
+    def filters(self) -> list[Result]:
+        """A filter of its own for every second reader: ours only."""
+        server = self.server
+        assert isinstance(server, Quartsse)
+        for name, path in (("one event for 500 filters", "SHARED,F{}"), ("an event for each of 500 filters", "O{}")):
+            server.paths = [f"/api/v2/stream?tickers={path.format(n)}" for n in range(FILTERS)]
+            start = self._own if path == "O{}" else self._shared
+            with server:
+                with Load(compiled("load"), server.port, 1, server.paths) as load:
+                    figures = self._drive(load, 1, start)
+                    self._feed["1"] = figures["cpu_seconds"] / figures["seconds"]
+                with Load(compiled("load"), server.port, self.streams, server.paths) as load:
+                    self._measure(load, name, 1, start)
+        return self.results
+
+    def _shared(self, events: int = 1) -> None:
+        if isinstance(self.server, Quartsse):
+            self.server.pace(1.0, events)
+
+    def _own(self) -> None:
+        if isinstance(self.server, Quartsse):
+            self.server.own(1.0)
+
+    def _alone(self) -> int:
+        """One stream by itself: warms up, and tells what the feed costs. Returns the memory then."""
+        with Load(compiled("load"), self.server.port, 1, self.server.paths) as load:
+            time.sleep(1)
+            if isinstance(self.server, Quartsse):
+                for events in (1, BATCH):
+                    figures = self._drive(load, events, partial(self._shared, events))
+                    self._feed[str(events)] = figures["cpu_seconds"] / figures["seconds"]
+                self.server.rest()
+        time.sleep(0.5)
+        return memory_kib(self.server.pid)
+
+    def _opened(self, load: Load, cpu_before: float, memory_before: int) -> None:
+        memory = memory_kib(self.server.pid)
+        self._note(
+            "opening",
+            {
+                "connected": load.connected,
+                "seconds": load.connect_seconds,
+                "cpu_ms_per_connect": round(1000 * (cpu_seconds(self.server.pid) - cpu_before) / load.count, 4),
+                "memory_kib": memory,
+                "memory_before_kib": memory_before,
+                "memory_kib_per_stream": round((memory - memory_before) / load.count, 2),
+            },
+        )
+
+    def _paced(self, load: Load, name: str, events: int) -> None:
+        self._measure(load, name, events, partial(self._shared, events) if isinstance(self.server, Quartsse) else None)
+
+    def _measure(self, load: Load, name: str, events: int, start: Callable[[], None] | None) -> None:
+        figures = self._drive(load, events, start)
+        deliveries = max(1, figures["events"])
+        feed = self._feed.get(str(events), 0.0) * figures["seconds"]
+        figures["feed_cpu_seconds"] = round(feed, 4)
+        figures["cpu_us_with_feed"] = round(1e6 * figures["cpu_seconds"] / deliveries, 3)
+        figures["cpu_us"] = round(1e6 * max(0.0, figures["cpu_seconds"] - feed) / deliveries, 3)
+        self._note(name, figures)
+
+    def _drive(self, load: Load, events: int, start: Callable[[], None] | None) -> dict[str, Any]:
+        """Ticks, one a second, for the time of a measurement; what they cost and how they arrived."""
+        if start is not None:
+            start()
+            time.sleep(1.5)
+        load.reset()
+        cpu, began = cpu_seconds(self.server.pid), time.monotonic()
+        for tick in range(round(self.seconds)):
+            if start is None:
+                self.server.publish(events)
+            time.sleep(max(0.0, began + tick + 1 - time.monotonic()))
+        figures: dict[str, Any] = {"seconds": time.monotonic() - began}
+        figures["cpu_seconds"] = cpu_seconds(self.server.pid) - cpu
+        return figures | load.report()
+
+    def _saturated(self, load: Load) -> None:
+        """As many events as go through, with at most eight on their way."""
+        server = self.server
+        if isinstance(server, Quartsse):
+            server.rest()
+        time.sleep(1.5)
+        load.reset()
+        cpu, began = cpu_seconds(server.pid), time.monotonic()
+        server.publish(1)
+        for ack, _ in enumerate(load.acks(self.seconds)):
+            server.publish(IN_FLIGHT if ack == 0 else 1)
+        seconds = time.monotonic() - began
+        used = cpu_seconds(server.pid) - cpu
+        time.sleep(1)
+        figures = {"seconds": seconds, "cpu_seconds": used, **load.report()}
+        figures["cpu_us"] = round(1e6 * used / max(1, figures["events"]), 3)
+        figures["deliveries_per_second"] = round(figures["events"] / seconds)
+        self._note("saturation", figures)
+
+    def _at_rest(self) -> None:
+        """Nothing happens."""
+        if isinstance(self.server, Quartsse):
+            self.server.rest()
+        time.sleep(1)
+        cpu = cpu_seconds(self.server.pid)
+        time.sleep(self.seconds)
+        share = (cpu_seconds(self.server.pid) - cpu) / self.seconds
+        self._note("at rest", {"core_percent": round(100 * share, 2), "memory_kib": memory_kib(self.server.pid)})
+
+    def _note(self, workload: str, figures: dict[str, Any]) -> None:
+        self.results.append(Result(self.server.name, workload, self.streams, figures))
+        shown = {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
+        print(f"{self.server.name:18} {self.streams:6} {workload:20} {json.dumps(shown)}", flush=True)
+
+
+def main() -> int:
+    """Run what was asked for, print the tables, and keep everything in `build/bench/`."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--servers", default=",".join(SERVERS), help="which of them, separated by commas")
+    parser.add_argument("--streams", default="100,1000,10000,18000")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    parser.add_argument("--quick", action="store_true", help="1,000 streams, three seconds, quartsse and the floor")
+    asked = parser.parse_args()
+    if asked.quick:
+        asked.servers, asked.streams, asked.seconds = "floor,quartsse", "1000", 3.0
+    results = run(asked.servers.split(","), [int(count) for count in asked.streams.split(",")], asked.seconds)
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+    path = BUILD / f"{stamp}.json"
+    path.write_text(json.dumps({"machine": machine, "results": [asdict(result) for result in results]}, indent=1))
+    print("\n" + tables(json.loads(path.read_text())["results"]) + f"\n\nkept in {path}")
+    return 0
+
+
+def run(names: list[str], streams: list[int], seconds: float) -> list[Result]:
+    """Every server with every number of streams. One that cannot be started or breaks down is told and passed over."""
+    results: list[Result] = []
+    for name in names:
+        missing = SERVERS[name].missing()
+        if missing:
+            print(f"{name:18} passed over: {missing}")
+            continue
+        for count in streams:
+            if count > SERVERS[name].most or (count > 10_000 and name in SLOW):
+                continue
+            try:
+                results += Run(SERVERS[name](), count, seconds).all()
+                if name == "quartsse" and count == 1000:
+                    results += Run(SERVERS[name](), count, seconds).filters()
+            except (RuntimeError, OSError, Empty) as error:
+                print(f"{name:18} {count:6} broke down: {error}", flush=True)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main())
