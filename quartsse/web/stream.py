@@ -5,7 +5,7 @@ import contextvars
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quartsse.feed.poller import Poller
 from quartsse.hub.clock import Clock
@@ -98,15 +98,17 @@ class Stream:
         """The bytes of the stream, until it ends or is handed over; `fast` allows the latter."""
         own = own_place(self._last_event_id)
         streams = self._streams
-        yield retry_field(streams.retry_ms) + b"\n" + self._heartbeat(own)
-        async for frame in self._wait_for_state(own):
-            yield frame
+        first = [retry_field(streams.retry_ms) + b"\n" + self._heartbeat(own)]
+        if not streams.poller.showable:
+            yield first.pop()
+            async for frame in self._wait_for_state(own):
+                yield frame
         if self._ended is not None:
             reason, retry_ms = self._ended
-            yield streams.hub.last_frame(reason, retry_ms, own)
+            yield b"".join(first) + streams.hub.last_frame(reason, retry_ms, own)
             return
         subscription, frames = self._subscribe(own)
-        for piece in _pieces(frames):
+        for piece in _pieces([*first, *frames]):
             yield piece
         if fast and self._door is not None:
             self._hand_over(self._door, subscription)
@@ -212,6 +214,8 @@ class Stream:
         subscription, replay = streams.hub.subscribe(view.filter, after)
         subscription.owner = self
         self._subscription = subscription
+        if subscription.channel is not None:  # its filter is equal: thousands of readers share that one
+            self._view = replace(view, filter=subscription.channel.filter)
         frames = replay.frames
         if replay.mode == "snapshot" or (after is not None and not view.covers(after)):
             frames = [*(update.frame(own) for update in streams.poller.window.updates(view.filter)), *frames]
