@@ -22,6 +22,7 @@ from quartsse.telemetry.emf import Emf
 from quartsse.telemetry.meter import Meter
 from quartsse.telemetry.metrics import NoTelemetry, Telemetry
 from quartsse.telemetry.process import LoopLag, memory_bytes, open_files
+from quartsse.telemetry.tracing import NoTracer, Tracer, XRay
 from quartsse.web.app import create_app
 from quartsse.web.auth import Authenticator, HeaderAuth, jwt_auth
 from quartsse.web.configurations import Private
@@ -43,7 +44,8 @@ async def serve(settings: Settings, sock: socket.socket) -> None:
     Raises SettingsError for a setting that cannot be used, before anything has begun.
     """
     meter = None if settings.metrics == "off" else Meter()
-    parts = make_parts(settings, meter=meter)
+    tracer = XRay(on_lambda=settings.on_lambda) if settings.tracing == "xray" else None
+    parts = make_parts(settings, meter=meter, tracer=tracer)
     private = make_private(settings, parts)
     stop = stop_at_signals()
     tasks = [_background(parts.poller.run(), "poller"), _background(parts.pulse.run(), "pulse")]
@@ -56,9 +58,13 @@ async def serve(settings: Settings, sock: socket.socket) -> None:
     app = create_app(make_openings(settings, parts), private, meter if settings.metrics == "prometheus" else None)
     logger.info("listening", extra={"address": _address(sock), "version": __version__, "instance": parts.hub.instance})
     calm_the_collector()
+    if tracer is not None:
+        tracer.start()
     try:
         await run_server(app, sock, stop.wait(), parts.streams.close)
     finally:
+        if tracer is not None:
+            tracer.close()
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
@@ -67,11 +73,15 @@ async def serve(settings: Settings, sock: socket.socket) -> None:
 
 
 def make_parts(
-    settings: Settings, source: Callable[[Window], Source] | None = None, meter: Meter | None = None
+    settings: Settings,
+    source: Callable[[Window], Source] | None = None,
+    meter: Meter | None = None,
+    tracer: Tracer | None = None,
 ) -> Parts:
     """The parts of a service with these settings; `source` makes another source than DynamoDB. Needs a running loop."""
     clock, loop = Clock(), asyncio.get_running_loop()
     telemetry: Telemetry = NoTelemetry() if meter is None else meter
+    spans: Tracer = NoTracer() if tracer is None else tracer
     nobody = empty_context()
     hub = Hub(
         clock=clock,
@@ -91,6 +101,7 @@ def make_parts(
         metrics_interval=settings.metrics_interval,
         clock=clock,
         telemetry=telemetry,
+        tracer=spans,
     )
     slots = Slots(
         settings.max_connections,
@@ -116,7 +127,7 @@ def make_parts(
     with _named("SSE_CORS_ORIGINS"):
         cors = Cors(settings.cors_origins)
     return Parts(
-        hub, poller, slots, pulse, streams, hosts, cors, telemetry, settings.dashboard, settings.dashboard_users
+        hub, poller, slots, pulse, streams, hosts, cors, telemetry, spans, settings.dashboard, settings.dashboard_users
     )
 
 

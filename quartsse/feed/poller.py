@@ -18,6 +18,7 @@ from quartsse.hub.clock import Clock
 from quartsse.hub.events import Event, FeedState, Metrics
 from quartsse.hub.hub import Hub
 from quartsse.telemetry.metrics import NoTelemetry, Telemetry
+from quartsse.telemetry.tracing import NoTracer, Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Poller:
         clock: Clock | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         telemetry: Telemetry | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.window = window
         self._source = source
@@ -82,6 +84,7 @@ class Poller:
         self._clock = clock or Clock()
         self._sleep = sleep
         self._telemetry = telemetry or NoTelemetry()
+        self._tracer = tracer or NoTracer()
         self._attending = 0
         self._left_at = float("-inf")
         self._wanted = asyncio.Event()
@@ -199,10 +202,13 @@ class Poller:
     async def _poll(self) -> float:
         """One read. Returns how long after its start the next one is due, or after its end if it failed."""
         self._read += 1
+        span = self._tracer.poll()
         try:
             await self._read_once()
         except SourceError as error:
+            self._tracer.end(span, failed=True)
             return self._failed(error)
+        self._tracer.end(span, items=len(self.window))
         if self._failures:
             logger.info("feed: reading again after %d failed reads", self._failures)
         self._failures, self._reason, self._whole = 0, None, False

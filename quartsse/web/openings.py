@@ -1,6 +1,7 @@
 """Openings: how a request becomes a stream, with every check in the contract's order."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from quart import Response, request
@@ -15,6 +16,8 @@ from quartsse.web.origins import address_group, client_address
 from quartsse.web.parameters import Asked, asked
 from quartsse.web.parts import Parts
 from quartsse.web.stream import HEADERS, Stream
+
+logger = logging.getLogger(__name__)
 
 type Start = Callable[[Slot, Asked, User | None], Awaitable[Stream]]
 """Makes the stream for a slot; what it raises is the answer, and the slot is given back."""
@@ -45,17 +48,28 @@ class Openings:
         """Answer with a stream: 400, 406, shutting down, 401, the slot, 429, and then what `start` may raise."""
         wanted = self.asked()
         _check_accept()
+        tracer = self.parts.tracer
+        span = tracer.connect(request.headers.get("X-Amzn-Trace-Id"))
         try:
-            if self.parts.streams.closing:
-                raise ShuttingDown
-            whose = await user() if user is not None else None
-            if request.method == "HEAD":
-                return Response("", headers=HEADERS)
-            return await self._open(start, wanted, whose)
+            response = await self._checked(start, wanted, user)
         except Refused as refused:
+            tracer.end(span, status=refused.status, reason=refused.reason)
             if not (wanted.on_limit_retry and refused.status in POLITE):
                 raise
             return self._refused_politely(refused, wanted)
+        tracer.end(span, status=200, resumed=wanted.last_event_id is not None)
+        if span is not None:
+            response.headers["X-Amzn-Trace-Id"] = f"Root={span.trace_id}"
+            logger.info("stream traced", extra={"trace": span.trace_id, "sampled": span.sampled})
+        return response
+
+    async def _checked(self, start: Start, wanted: Asked, user: Callable[[], Awaitable[User]] | None) -> Response:
+        if self.parts.streams.closing:
+            raise ShuttingDown
+        whose = await user() if user is not None else None
+        if request.method == "HEAD":
+            return Response("", headers=HEADERS)
+        return await self._open(start, wanted, whose)
 
     async def _open(self, start: Start, wanted: Asked, user: User | None) -> Response:
         slot = self.parts.slots.take()

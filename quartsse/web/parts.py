@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from quartsse.feed.poller import Poller
 from quartsse.hub.hub import Hub
 from quartsse.telemetry.metrics import Telemetry
+from quartsse.telemetry.tracing import Tracer
 from quartsse.web.limits import Slots
 from quartsse.web.origins import Cors, Hosts
 from quartsse.web.pulse import Pulse
@@ -23,5 +24,6 @@ class Parts:
     hosts: Hosts
     cors: Cors
     telemetry: Telemetry
+    tracer: Tracer
     dashboard: bool = False
     dashboard_users: tuple[str, ...] = ()
