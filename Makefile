@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A second DynamoDB for the tests, where npm is there to install it; without it they say so and skip.
+DYNALITE := $(if $(shell command -v npm),tests/node_modules/.package-lock.json)
 # The newest interpreter that fits: the one named on the command line, `python3.13`, or one that uv or pyenv keeps.
 PYTHON ?= $(shell sh requirements/find-python)
 
@@ -15,10 +17,10 @@ help: ## show this list
 demo: $(READY) ## a live table, the service and its page, on this machine (DEMO_PORT=8080)
 	@$(BIN)/python -m quartsse demo $(if $(DEMO_PORT),--port $(DEMO_PORT)) $(ARGS)
 
-test: $(READY) ## every test but the slow tier (ARGS="-k name" to choose)
+test: $(READY) $(DYNALITE) ## every test but the slow tier (ARGS="-k name" to choose)
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-slow: $(READY) ## the long fault and load runs
+test-slow: $(READY) $(DYNALITE) ## the long fault and load runs
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 check: $(READY) ## formatting, lint and types, in seconds
@@ -39,6 +41,9 @@ $(READY): requirements/dev.txt pyproject.toml requirements/find-python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(READY)
+
+tests/node_modules/.package-lock.json: tests/package-lock.json
+	@npm ci --prefix tests --no-audit --no-fund --silent
 
 lock: ## make the hashed locks again from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements/base.txt

@@ -21,11 +21,12 @@ def serve() -> None:
     """Serve the streams, with the settings of the environment."""
     from quartsse.settings import settings_from
     from quartsse.telemetry.logs import log_to_stderr
-    from quartsse.web.server import event_loop, listening_socket
+    from quartsse.web.server import allow_files, event_loop, listening_socket
 
     try:
         settings = settings_from()
         log_to_stderr(settings.log_level)
+        allow_files()
         sock = listening_socket(settings.host, settings.port)
     except (SettingsError, ValueError) as error:
         _refuse(error)
@@ -55,6 +56,14 @@ def demo(port: int, rate: float, seed: int | None, items: int) -> None:
     from quartsse.tools.demo import DemoOptions, run
 
     sys.exit(run(DemoOptions(port=port, rate=rate, seed=seed, items=items)))
+
+
+@main.command()
+def settings() -> None:
+    """Print every setting, as docs/settings.md has them."""
+    from quartsse.settings import documented
+
+    click.echo(documented(), nl=False)
 
 
 if __name__ == "__main__":

@@ -179,6 +179,8 @@ def make_private(settings: Settings, parts: Parts) -> Private:
 
 
 def _source(settings: Settings, clock: Clock) -> Callable[[Window], Source]:
+    if settings.source == "streams":
+        raise SettingsError("SSE_SOURCE is 'streams', which this version does not have yet: use 'query'")
     return lambda window: QuerySource(
         lazily(lambda: client(settings.region)),
         settings.sentiments_table,

@@ -72,7 +72,9 @@ class Settings(BaseModel):
     port: int = Field(
         8080, ge=0, le=65_535, validation_alias="PORT", description="the port; `AWS_LWA_PORT` wins on Lambda"
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="LOG_LEVEL")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias="LOG_LEVEL", description="what is logged at the least"
+    )
 
     source: Literal["query", "streams"] = Field(
         "query", validation_alias="SSE_SOURCE", description="how the table is read"
@@ -127,7 +129,9 @@ class Settings(BaseModel):
         10.0, validation_alias="SSE_DRAIN_SECONDS", description="seconds that reconnects are spread over at the end"
     )
     handover: bool = Field(True, validation_alias="SSE_HANDOVER", description="the fast way out")
-    compression: Literal["on", "off"] = Field("on", validation_alias="SSE_COMPRESSION")
+    compression: Literal["on", "off"] = Field(
+        "on", validation_alias="SSE_COMPRESSION", description="reserved: streams are not compressed yet"
+    )
 
     max_connections: int = Field(100, ge=1, le=1_000_000, validation_alias="SSE_MAX_CONNECTIONS", description="streams")
     max_connections_per_user: int = Field(
@@ -151,10 +155,18 @@ class Settings(BaseModel):
     auth: Literal["header", "jwt"] | None = Field(
         None, validation_alias="SSE_AUTH", description="who says who the user is; `header` on loopback"
     )
-    jwt_jwks_url: str | None = Field(None, validation_alias="SSE_JWT_JWKS_URL")
-    jwt_key: SecretStr | None = Field(None, validation_alias="SSE_JWT_KEY")
-    jwt_issuer: str | None = Field(None, validation_alias="SSE_JWT_ISSUER")
-    jwt_audience: str | None = Field(None, validation_alias="SSE_JWT_AUDIENCE")
+    jwt_jwks_url: str | None = Field(
+        None, validation_alias="SSE_JWT_JWKS_URL", description="where the key set is; or else a key"
+    )
+    jwt_key: SecretStr | None = Field(
+        None, validation_alias="SSE_JWT_KEY", description="a shared secret, or a public key as PEM"
+    )
+    jwt_issuer: str | None = Field(
+        None, validation_alias="SSE_JWT_ISSUER", description="the `iss` that tokens must have"
+    )
+    jwt_audience: str | None = Field(
+        None, validation_alias="SSE_JWT_AUDIENCE", description="the `aud` that tokens must have"
+    )
     jwt_algorithms: Names = Field((), validation_alias="SSE_JWT_ALGORITHMS", description="comma-separated")
     ticket_secret: Annotated[SecretStr, AfterValidator(_at_least_32_bytes)] | None = Field(
         None, validation_alias="SSE_TICKET_SECRET", description="at least 32 bytes; without it there are no tickets"
@@ -246,3 +258,45 @@ def _first_line(error: ValidationError, found: Mapping[str, str]) -> str:
         return f"{name} is required: the name of the table"
     value = "…" if name in {"SSE_TICKET_SECRET", "SSE_JWT_KEY"} else repr(found.get(name, ""))
     return f"{name} is {value}: {said[0].lower()}{said[1:]}"
+
+
+def documented() -> str:
+    """`docs/settings.md`: every setting, its default and what it means."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        if field.exclude:
+            continue
+        variable, *others = names_of(name)
+        also = "".join(f" (or `{other}`)" for other in others)
+        rows.append(f"| `{variable}`{also} | {_default_of(field.get_default())} | {field.description or ''} |")
+    return _PAGE.format(rows="\n".join(rows))
+
+
+def _default_of(value: object) -> str:
+    if repr(value) == "PydanticUndefined":
+        return "required"
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+_PAGE = """# Settings
+
+Read from the environment, once, at the start. A wrong value stops the start with one line that names the variable, what
+it was and what it may be, and exit status 2. Limits are per process. Region, endpoint and credentials are AWS's own
+variables (`AWS_ENDPOINT_URL_DYNAMODB`, `AWS_PROFILE`, …).
+
+| variable | default | meaning |
+| --- | --- | --- |
+{rows}
+
+On Lambda (`AWS_LAMBDA_FUNCTION_NAME` is set) the port is `AWS_LWA_PORT`, `SSE_IDLE_GRACE` is 0, `SSE_MAX_STREAM_AGE` 840
+and `SSE_TRACING` `xray`, where they are not set; on Lambda and ECS `SSE_METRICS` is `emf`. With `SSE_SOURCE=streams`
+`SSE_POLL_INTERVAL` is 0.5.
+
+This page is made by `python -m quartsse settings` and held equal by a test.
+"""

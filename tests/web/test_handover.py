@@ -599,6 +599,6 @@ async def test_the_service_ends_in_time_with_readers_who_do_not_read() -> None:
         service.stop.set()
         endings = await asyncio.gather(*reading)
         await service.holds(slots=0, streams=0)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 2.5, "half a second on a quiet machine"
         assert all(ending.endswith(b"\r\n0\r\n\r\n") for ending in endings)
         assert len(stuck) == 5
