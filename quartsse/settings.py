@@ -294,8 +294,8 @@ variables (`AWS_ENDPOINT_URL_DYNAMODB`, `AWS_PROFILE`, …).
 | --- | --- | --- |
 {rows}
 
-On Lambda (`AWS_LAMBDA_FUNCTION_NAME` is set) the port is `AWS_LWA_PORT`, `SSE_IDLE_GRACE` is 0, `SSE_MAX_STREAM_AGE` 840
-and `SSE_TRACING` `xray`, where they are not set; on Lambda and ECS `SSE_METRICS` is `emf`. With `SSE_SOURCE=streams`
+On Lambda (`AWS_LAMBDA_FUNCTION_NAME` is set) the port is `AWS_LWA_PORT`; where they are not set, `SSE_IDLE_GRACE` is 0,
+`SSE_MAX_STREAM_AGE` 840 and `SSE_TRACING` `xray`. On Lambda and ECS `SSE_METRICS` is `emf`. With `SSE_SOURCE=streams`
 `SSE_POLL_INTERVAL` is 0.5.
 
 This page is made by `python -m quartsse settings` and held equal by a test.

@@ -34,7 +34,12 @@ from quartsse.errors import Refused
             {"detail": "Server is shutting down. Reconnect.", "retry_after": 1},
             {"Retry-After": "1"},
         ),
-        (errors.Unauthorized("Invalid token", challenge=True), 401, {"detail": "Invalid token"}, {"WWW-Authenticate": "Bearer"}),
+        (
+            errors.Unauthorized("Invalid token", challenge=True),
+            401,
+            {"detail": "Invalid token"},
+            {"WWW-Authenticate": "Bearer"},
+        ),
         (errors.Unauthorized("Missing user identification"), 401, {"detail": "Missing user identification"}, {}),
         (errors.NotFound("Configuration not found"), 404, {"detail": "Configuration not found"}, {}),
     ],
@@ -55,4 +60,4 @@ def test_another_method_names_those_that_are_allowed() -> None:
 
 def test_every_error_is_in_the_tree_that_the_module_begins_with() -> None:
     classes = [name for name, value in vars(errors).items() if isinstance(value, type)]
-    assert [name for name in classes if name in {"ClassVar"} or name not in (errors.__doc__ or "")] == []
+    assert [name for name in classes if name == "ClassVar" or name not in (errors.__doc__ or "")] == []
