@@ -35,7 +35,7 @@ class Index:
 
     def put(self, source_id: str, stamp: str, sentiment: str, score: str = "0.8", *tickers: str) -> None:
         """Add an item."""
-        record = {
+        record: Record = {
             "source_id": {"S": source_id},
             "timestamp": {"S": stamp},
             "sentiment": {"S": sentiment},
