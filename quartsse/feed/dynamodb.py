@@ -1,6 +1,7 @@
 """DynamoDB's client: made late, impatient, and without the expensive half of its parsing."""
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -34,12 +35,14 @@ def client(region: str | None = None, service: str = "dynamodb") -> Client:
 
 
 def lazily(make: Callable[[], Client]) -> Callable[[], Client]:
-    """The same client for every call, made by the first."""
+    """The same client for every call, made by the first; other threads wait for it, since making one is not safe."""
     made: list[Client] = []
+    making = threading.Lock()
 
     def get() -> Client:
-        if not made:
-            made.append(make())
+        with making:
+            if not made:
+                made.append(make())
         return made[0]
 
     return get

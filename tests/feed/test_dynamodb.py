@@ -3,7 +3,9 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -159,3 +161,17 @@ def test_other_answers_are_left_alone(table: Tables, plain: Client) -> None:
         described["CreationDateTime"] == again.describe_table(TableName=table.sentiments)["Table"]["CreationDateTime"]
     )
     again.close()
+
+
+def test_threads_that_come_at_once_get_one_client() -> None:
+    made: list[object] = []
+
+    def make() -> object:
+        time.sleep(0.05)
+        made.append(object())
+        return made[-1]
+
+    get = lazily(make)
+    with ThreadPoolExecutor(8) as threads:
+        clients = {id(client) for client in threads.map(lambda _: get(), range(8))}
+    assert len(made) == len(clients) == 1
