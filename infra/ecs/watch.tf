@@ -1,0 +1,68 @@
+# Alarms and a dashboard. Every task reports once a minute, so missing data is trouble and not calm.
+
+locals {
+  service  = { Service = "quartsse", Environment = var.environment, Transport = "ecs" }
+  balancer = { LoadBalancer = aws_lb.this.arn_suffix }
+  targets  = { LoadBalancer = aws_lb.this.arn_suffix, TargetGroup = aws_lb_target_group.this.arn_suffix }
+}
+
+module "watch" {
+  source  = "../modules/watch"
+  name    = local.name
+  region  = local.region
+  actions = var.alarm_actions
+
+  alarms = {
+    no-healthy-task = {
+      says       = "No task is healthy: nobody can open a stream."
+      namespace  = "AWS/ApplicationELB", metric = "HealthyHostCount", dimensions = local.targets, statistic = "Minimum"
+      comparison = "LessThanThreshold", threshold = 1, minutes = 2, missing = "breaching"
+    }
+    refusals = {
+      says       = "The service answers with 5xx: it is full, starting, or broken."
+      namespace  = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", dimensions = local.targets, statistic = "Sum"
+      comparison = "GreaterThanThreshold", threshold = 10, minutes = 3, missing = "notBreaching" # no error is no number
+    }
+    failed-connections = {
+      says       = "The load balancer answers with 5xx itself: tasks are gone or close connections that it wants to use."
+      namespace  = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", dimensions = local.balancer, statistic = "Sum"
+      comparison = "GreaterThanThreshold", threshold = 10, minutes = 3, missing = "notBreaching" # no error is no number
+    }
+    nearly-full = {
+      says       = "The fullest task holds more than 80 % of its streams: soon viewers are turned away."
+      namespace  = "quartsse", metric = "StreamsOpen", dimensions = local.service, statistic = "Maximum"
+      comparison = "GreaterThanThreshold", threshold = floor(var.max_connections * 0.8), minutes = 3, missing = "breaching"
+    }
+    feed-stale = {
+      says       = "A task has not read the table whole for a minute: its viewers see a feed that is marked stale."
+      namespace  = "quartsse", metric = "FeedAgeSeconds", dimensions = local.service, statistic = "Maximum"
+      comparison = "GreaterThanThreshold", threshold = max(60, 3 * coalesce(var.poll_interval, 2)), minutes = 3, missing = "breaching"
+    }
+  }
+
+  charts = [
+    { title = "Streams: the fullest task and all", lines = [
+      { namespace = "quartsse", metric = "StreamsOpen", dimensions = local.service, statistic = "Maximum" },
+      { namespace = "quartsse", metric = "StreamsOpen", dimensions = local.service, statistic = "Sum" },
+    ] },
+    { title = "Age of the feed", lines = [
+      { namespace = "quartsse", metric = "FeedAgeSeconds", dimensions = local.service, statistic = "Maximum" },
+    ] },
+    { title = "Tasks", lines = [
+      { namespace = "AWS/ApplicationELB", metric = "HealthyHostCount", dimensions = local.targets, statistic = "Minimum" },
+      { namespace = "AWS/ApplicationELB", metric = "UnHealthyHostCount", dimensions = local.targets, statistic = "Maximum" },
+    ] },
+    { title = "Failures", lines = [
+      { namespace = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", dimensions = local.targets, statistic = "Sum" },
+      { namespace = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", dimensions = local.balancer, statistic = "Sum" },
+    ] },
+    { title = "Processor and memory", lines = [
+      { namespace = "AWS/ECS", metric = "CPUUtilization", dimensions = { ClusterName = local.name, ServiceName = local.name }, statistic = "Average" },
+      { namespace = "AWS/ECS", metric = "MemoryUtilization", dimensions = { ClusterName = local.name, ServiceName = local.name }, statistic = "Average" },
+    ] },
+    { title = "Connections at the load balancer", lines = [
+      { namespace = "AWS/ApplicationELB", metric = "ActiveConnectionCount", dimensions = local.balancer, statistic = "Sum" },
+      { namespace = "AWS/ApplicationELB", metric = "RejectedConnectionCount", dimensions = local.balancer, statistic = "Sum" },
+    ] },
+  ]
+}

@@ -1,0 +1,54 @@
+# Alarms and a dashboard. No viewers, no environment, no data: for a function missing data is calm, so what must be
+# told is taken from Lambda's own counts as well.
+
+locals {
+  function = { FunctionName = local.name }
+  service  = { Service = "quartsse", Environment = var.environment, Transport = "lambda" }
+}
+
+module "watch" {
+  source  = "../modules/watch"
+  name    = local.name
+  region  = local.region
+  actions = var.alarm_actions
+
+  alarms = {
+    errors = {
+      says       = "Invocations fail: the service ended, or a stream was cut off at its deadline."
+      namespace  = "AWS/Lambda", metric = "Errors", dimensions = local.function, statistic = "Sum"
+      comparison = "GreaterThanThreshold", threshold = 0, minutes = 3, missing = "notBreaching"
+    }
+    throttles = {
+      says       = "Viewers are turned away: as many invocations run as concurrency allows."
+      namespace  = "AWS/Lambda", metric = "Throttles", dimensions = local.function, statistic = "Sum"
+      comparison = "GreaterThanThreshold", threshold = 0, minutes = 1, missing = "notBreaching"
+    }
+    nearly-full = {
+      says       = "More than 80 % of concurrency is in use: soon viewers are turned away."
+      namespace  = "AWS/Lambda", metric = "ConcurrentExecutions", dimensions = local.function, statistic = "Maximum"
+      comparison = "GreaterThanThreshold", threshold = floor(var.concurrency * 0.8), minutes = 5, missing = "notBreaching"
+    }
+    feed-stale = {
+      says       = "The table has not been read whole for a minute: viewers see a feed that is marked stale."
+      namespace  = "quartsse", metric = "FeedAgeSeconds", dimensions = local.service, statistic = "Maximum"
+      comparison = "GreaterThanThreshold", threshold = max(60, 3 * var.poll_interval), minutes = 3, missing = "notBreaching"
+    }
+  }
+
+  charts = [
+    { title = "Viewers", lines = [
+      { namespace = "AWS/Lambda", metric = "ConcurrentExecutions", dimensions = local.function, statistic = "Maximum" },
+      { namespace = "AWS/Lambda", metric = "Throttles", dimensions = local.function, statistic = "Sum" },
+    ] },
+    { title = "Failures", lines = [
+      { namespace = "AWS/Lambda", metric = "Errors", dimensions = local.function, statistic = "Sum" },
+    ] },
+    { title = "What is billed: milliseconds of streams", lines = [
+      { namespace = "AWS/Lambda", metric = "Duration", dimensions = local.function, statistic = "Sum" },
+      { namespace = "AWS/Lambda", metric = "Invocations", dimensions = local.function, statistic = "Sum" },
+    ] },
+    { title = "Age of the feed", lines = [
+      { namespace = "quartsse", metric = "FeedAgeSeconds", dimensions = local.service, statistic = "Maximum" },
+    ] },
+  ]
+}
