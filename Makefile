@@ -8,7 +8,7 @@ DYNALITE := $(if $(shell command -v npm),tests/node_modules/.package-lock.json)
 # The newest interpreter that fits: the one named on the command line, `python3.13`, or one that uv or pyenv keeps.
 PYTHON ?= $(shell sh requirements/find-python)
 
-.PHONY: demo test test-slow check format install lock clean help
+.PHONY: demo test test-slow bench check format install lock clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -22,6 +22,9 @@ test: $(READY) $(DYNALITE) ## every test but the slow tier (ARGS="-k name" to ch
 
 test-slow: $(READY) $(DYNALITE) ## the long fault and load runs
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: $(READY) ## quartsse beside every peer that is installed (ARGS=--quick)
+	$(BIN)/python -m tests.bench $(ARGS)
 
 check: $(READY) ## formatting, lint and types, in seconds
 	$(BIN)/ruff format --check .
