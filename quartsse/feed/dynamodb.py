@@ -11,8 +11,8 @@ type Client = Any
 """A low-level boto3 client; its methods exist at run time only."""
 
 
-def client(region: str | None = None, service: str = "dynamodb") -> Client:
-    """A client with time-outs of seconds. Blocks for about 0.3 s the first time: boto3 is imported here.
+def client(region: str | None = None, service: str = "dynamodb", *, patience: float = 2.0) -> Client:
+    """A client that waits `patience` seconds for an answer. Blocks for about 0.3 s the first time: boto3 is imported.
 
     Endpoint and credentials come from AWS's own variables, and the region where none is given.
     """
@@ -21,7 +21,7 @@ def client(region: str | None = None, service: str = "dynamodb") -> Client:
 
     settings = Config(
         connect_timeout=1,
-        read_timeout=2,
+        read_timeout=patience,
         retries={"mode": "standard", "total_max_attempts": 2},
         max_pool_connections=8,
         tcp_keepalive=True,
