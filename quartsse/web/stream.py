@@ -244,7 +244,7 @@ class Stream:
 class Wire(asyncio.Protocol):
     """What is left of a reader after the hand-over: ready-made chunks go straight to its transport."""
 
-    __slots__ = ("_from_client", "_paused", "_stream", "_subscription", "_transport")
+    __slots__ = ("_from_client", "_opening", "_paused", "_stream", "_subscription", "_transport")
 
     def __init__(self, stream: Stream, subscription: Subscription) -> None:
         self._stream = stream
@@ -252,14 +252,21 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._from_client = 0
+        self._opening = False
 
     def begin(self, transport: asyncio.Transport) -> None:
         """Take over: from here on every tick goes to this transport."""
         self._transport = transport
         transport.set_write_buffer_limits(high=0)  # so that "paused" means "the socket does not take it"
+        self._opening = self._paused
         self._subscription.write = self.write
         self._subscription.wake = self.flush
+        self._subscription.unsent = self.unsent
         self.flush()
+
+    def unsent(self) -> int:
+        """Bytes of ticks that were written and that the socket has not taken; what is left of the opening is none."""
+        return 0 if self._opening or self._transport is None else self._transport.get_write_buffer_size()
 
     def write(self, tick: Tick) -> bool:
         """Send a tick, unless earlier bytes are still unsent."""
@@ -292,7 +299,7 @@ class Wire(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """It takes more again."""
-        self._paused = False
+        self._paused = self._opening = False
         self.flush()
 
     def data_received(self, data: bytes) -> None:
@@ -390,10 +397,14 @@ async def _ticks(subscription: Subscription) -> AsyncGenerator[bytes]:
     """The ordinary way out: what waits, again and again, until the subscription has ended."""
     something = asyncio.Event()
     subscription.wake = something.set
+    sending = 0
+    subscription.unsent = lambda: sending
     while True:
         data, ending = subscription.take(), subscription.ending
         if data:
-            yield data
+            sending = len(data)
+            yield data  # comes back when the server has room for more
+            sending = 0
         elif ending is not None:
             yield ending
             return
