@@ -56,6 +56,14 @@ class Hosted(Served):
         """Let it send so many events of so many bytes, spread over some seconds."""
         await self.ask("send", count, size, seconds)
 
+    async def send_totals(self, count: int, tags: int = 200) -> None:
+        """Let it send so many `metrics`, one after another, with so many tickers; `total` counts them from 1."""
+        await self.ask("totals", count, tags)
+
+    async def most_unsent(self) -> int:
+        """The most bytes that have been kept for one reader at any moment when something was sent."""
+        return int(await self.ask("unsent"))
+
     async def break_feed(self) -> None:
         """Let its next read meet a bug."""
         await self.ask("break")
@@ -64,10 +72,17 @@ class Hosted(Served):
         """Wait for the end that it comes to by itself; its exit status."""
         return self._process.wait(seconds)
 
+    def opened(self) -> list[dict[str, Any]]:
+        """What its log says of streams that have begun."""
+        return self._logged("stream opened")
+
     def closings(self) -> list[dict[str, Any]]:
         """What its log says of streams that are over."""
+        return self._logged("stream closed")
+
+    def _logged(self, message: str) -> list[dict[str, Any]]:
         lines = (json.loads(line) for line in self.output() if line.startswith("{"))
-        return [line for line in lines if line["message"] == "stream closed"]
+        return [line for line in lines if line["message"] == message]
 
 
 class BreakableSource(MemorySource):
@@ -89,6 +104,7 @@ class Control:
         self._parts = parts
         self._source = source
         self._sent = 0
+        self._most_unsent = 0
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One question."""
@@ -100,6 +116,10 @@ class Control:
             answer = [_options(stream) for stream in self._parts.streams.open]
         elif command == "send":
             await self._send(int(words[0]), int(words[1]), float(words[2]))
+        elif command == "totals":
+            await self._send_totals(int(words[0]), int(words[1]))
+        elif command == "unsent":
+            answer = self._most_unsent
         elif command == "break":
             self._source.broken = True
         writer.write(json.dumps(answer).encode() + b"\n")
@@ -126,6 +146,24 @@ class Control:
             data += b"x" * (size - len(data) - 2) + b'"}'
             self._parts.hub.publish([Event("sentiment_update", f"n{self._sent}-x", data, "LOUD")])
             await asyncio.sleep(max(0.0, began + seconds * (number + 1) / count - time.monotonic()))
+            self._look()
+
+    async def _send_totals(self, count: int, tags: int) -> None:
+        totals = self._parts.poller.window.metrics(time.time())
+        by_tag = {f"TICKER{number}": number for number in range(tags)}
+        for number in range(1, count + 1):
+            changed = totals.model_copy(update={"total": number, "by_tag": by_tag})
+            self._parts.hub.publish([], self._parts.hub.event("metrics", changed))
+            await asyncio.sleep(0.001)
+
+    def _look(self) -> None:
+        """Note the most that is kept for one reader: in the hub, and in its transport."""
+        for stream in self._parts.streams.open:
+            waiting = 0 if stream._subscription is None else stream._subscription.waiting_bytes
+            wire = stream._wire
+            if wire is not None and wire._transport is not None:
+                waiting += wire._transport.get_write_buffer_size()
+            self._most_unsent = max(self._most_unsent, waiting)
 
 
 def _options(stream: Stream) -> dict[str, int] | None:

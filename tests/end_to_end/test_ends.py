@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import time
 from collections.abc import Callable
 from statistics import mean
@@ -12,51 +11,14 @@ import pytest
 
 from quartsse.web.server import SEND_BUFFER, USER_TIMEOUT_MS
 from tests.end_to_end.hosted import Hosted
-from tests.end_to_end.namespaces import REQUEST, Elsewhere
+from tests.end_to_end.namespaces import Elsewhere
+from tests.end_to_end.readers import ASK, ending, open_stream, pipelining_reader, stopped_reader
 from tests.processes import eventually
-from tests.web.serving import Reply, request
 
 type Host = Callable[..., Hosted]
 
 WITHIN = 2.0
 """Seconds: the promise is one, on a machine that does nothing else."""
-
-RECEIVE_BUFFER = 4096
-
-
-async def open_stream(hosted: Hosted, query: str = "?tickers=*") -> Reply:
-    """A stream whose opening has been read."""
-    reply = await request(hosted.port, f"/api/v2/stream{query}")
-    await reply.until("metrics")
-    return reply
-
-
-def stuck_reader(hosted: Hosted) -> socket.socket:
-    """A reader that never reads, with as little room as the kernel lets it have."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    sock.connect(("127.0.0.1", hosted.port))
-    sock.sendall(REQUEST.replace(b"elsewhere", b"localhost"))
-    return sock
-
-
-def pipelining_reader(hosted: Hosted) -> socket.socket:
-    """A reader that has sent a byte more than its request, and has read the opening."""
-    sock = socket.create_connection(("127.0.0.1", hosted.port), timeout=5)
-    sock.sendall(REQUEST.replace(b"elsewhere", b"localhost") + b"G")
-    while b"event: metrics" not in sock.recv(65_536):
-        pass
-    return sock
-
-
-async def ending(reply: Reply) -> dict[str, object]:
-    """The last event of a stream, behind which nothing comes but a proper end."""
-    last = (await reply.until("stream_end", seconds=10))[-1]
-    with pytest.raises(EOFError):
-        await reply.events(1)
-    told: dict[str, object] = json.loads(last["data"])
-    assert told["retry_ms"] == int(last["retry"])
-    return told
 
 
 async def test_every_connection_has_the_servers_options(host: Host) -> None:
@@ -81,7 +43,7 @@ async def test_sigterm_ends_everyone_in_time_whoever_else_is_there(
     healthy = [await open_stream(hosted) for _ in range(60)]
     pipelined = [await asyncio.to_thread(pipelining_reader, hosted) for _ in range(20)]
     await asyncio.to_thread(away.streams, hosted.port, 20)
-    stuck = [stuck_reader(hosted) for _ in range(20)]
+    stuck = [stopped_reader(hosted) for _ in range(20)]
     reading = [asyncio.ensure_future(reply.until("stream_end", seconds=20)) for reply in healthy]
     await asyncio.to_thread(away.vanish)
     await hosted.send(100, 2048, 0.5)  # more than the kernels keep, less than the backlog: nobody has been ended yet
@@ -111,13 +73,13 @@ def assert_spread_evenly(waits: list[int], most: int) -> None:
 
 async def test_a_new_stream_is_told_to_come_back_while_the_others_are_ended(host: Host) -> None:
     hosted = await asyncio.to_thread(host)
-    stuck = [stuck_reader(hosted) for _ in range(5)]  # they keep it from ending at once
+    stuck = [stopped_reader(hosted) for _ in range(5)]  # they keep it from ending at once
     await hosted.send(100, 4000)
     waiting = [await asyncio.open_connection("127.0.0.1", hosted.port) for _ in range(5)]
     ending_it = asyncio.create_task(asyncio.to_thread(hosted.terminate))
     await asyncio.sleep(0.1)
     for _, writer in waiting:
-        writer.write(REQUEST.replace(b"elsewhere", b"localhost"))
+        writer.write(ASK)
     answers = await asyncio.gather(*(asyncio.wait_for(reader.read(), 5) for reader, _ in waiting))
     for _, writer in waiting:
         writer.close()
@@ -163,7 +125,7 @@ async def test_a_bug_in_the_feed_ends_the_process_and_every_stream_properly(host
 
 async def test_a_second_signal_ends_it_at_once(host: Host) -> None:
     hosted = await asyncio.to_thread(host)
-    stuck = [stuck_reader(hosted) for _ in range(3)]
+    stuck = [stopped_reader(hosted) for _ in range(3)]
     await hosted.send(100, 4000)
     os.kill(hosted.pid, 15)
     await asyncio.sleep(0.1)
