@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -182,6 +183,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--quick", action="store_true", help="1,000 streams, three seconds, quartsse and the floor")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all that was started is ended
     if asked.quick:
         asked.servers, asked.streams, asked.seconds = "floor,quartsse", "1000", 3.0
     results = run(asked.servers.split(","), [int(count) for count in asked.streams.split(",")], asked.seconds)

@@ -1,6 +1,7 @@
 """The servers that are measured: how each is started, and how it is given events."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -194,10 +195,15 @@ class HttpServer(Server):
         head = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
         self._publisher.sendall(b"".join(head.format(self.publish_path, len(body)).encode() + body for body in bodies))
         answers = b""
-        while answers.count(b"HTTP/1.1 ") < len(bodies):
-            answers += self._publisher.recv(65_536)
-        if answers.count(b"HTTP/1.1 2") != len(bodies):
+        while answers.count(b"HTTP/1.") < len(bodies):
+            answers += (got := self._publisher.recv(65_536))
+            if not got:
+                raise RuntimeError(f"{self.name} took no events: {answers!r}")
+        if len(re.findall(rb"HTTP/1\.. 2", answers)) != len(bodies):
             raise RuntimeError(answers.decode(errors="replace"))
+        if answers.startswith(b"HTTP/1.0") or b"onnection: close" in answers:
+            self._publisher.close()
+            self._publisher = None
 
     def __exit__(self, *_: object) -> None:
         if self._publisher is not None:
@@ -241,7 +247,7 @@ class Pushpin(HttpServer):
         super().__init__()
         self._control = free_port()
         self._origin = free_port()
-        self._behind: subprocess.Popen[bytes] | None = None
+        self._behind: list[subprocess.Popen[bytes]] = []
 
     @staticmethod
     def missing() -> str | None:
@@ -261,12 +267,15 @@ class Pushpin(HttpServer):
         changed = {
             "rundir": run, "logdir": run, "push_in_http_port": self._control, "push_in_spec": f"ipc://{run}/in",
             "push_in_sub_specs": f"ipc://{run}/sub", "command_spec": f"ipc://{run}/command", "log_level": 0,
-            "http_port": self.port,
+            "http_port": self.port, "message_rate": 10_000_000, "message_hwm": 1_000_000,
         }  # fmt: skip
         lines = [
             f"{name}={changed[name]}" if (name := line.partition("=")[0]) in changed else line
             for line in original.splitlines()
         ]
+        zurl = {"zurl_out_specs": "in", "zurl_out_stream_specs": "in-stream", "zurl_in_specs": "out"}
+        specs = [f"{name}=ipc://{run}/zurl-{end}" for name, end in zurl.items()]
+        lines[lines.index("[proxy]") + 1 : lines.index("[proxy]") + 1] = specs
         (run / "pushpin.conf").write_text("\n".join(lines))
         route = f"* 127.0.0.1:{self._origin}"
         return ["pushpin", "--config", str(run / "pushpin.conf"), "--port", str(self.port), "--route", route]
@@ -280,17 +289,24 @@ class Pushpin(HttpServer):
         return [b'{"items":[%b]}' % items]
 
     def __enter__(self) -> Self:
-        self._behind = subprocess.Popen([sys.executable, str(HERE / "peers" / "origin.py"), str(self._origin)])
+        run = BUILD / "pushpin"
+        run.mkdir(parents=True, exist_ok=True)
+        original = Path("/etc/zurl.conf").read_text().replace("/var/run/zurl/", f"{run}/")
+        (run / "zurl.conf").write_text(re.sub("(?m)^deny=.*", "deny=", original))  # it would not ask loopback addresses
+        zurl = ["zurl", f"--config={run}/zurl.conf", "--loglevel=0"]
+        origin = [sys.executable, str(HERE / "peers" / "origin.py"), str(self._origin)]
+        self._behind = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in (zurl, origin)]
         wait_for_port(self._origin)
         super().__enter__()
         wait_for_port(self._control)
+        time.sleep(2)  # its parts find each other
         return self
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
-        if self._behind is not None:
-            self._behind.kill()
-            self._behind.wait()
+        for process in self._behind:
+            process.kill()
+            process.wait()
 
 
 class Python(HttpServer):
