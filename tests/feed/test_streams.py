@@ -314,8 +314,12 @@ async def test_the_watermark_is_the_start_of_each_read_and_each_page_costs_a_uni
     assert sum(each.units for each in await feed.batches()) == 2.0
 
 
-def _state(one: Item) -> tuple[str, float]:
-    return one.sentiment, one.score
+type Said = tuple[str, float, float]
+"""A label, a score and a confidence."""
+
+
+def _state(one: Item) -> Said:
+    return one.sentiment, one.score, one.confidence
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -325,8 +329,8 @@ class AnyOrder(RuleBasedStateMachine):
     def begin(self, page: int) -> None:
         self.loop = asyncio.new_event_loop()
         self.feed = Following(StreamDouble(page=page, describe_page=2))
-        self.expected: dict[str, list[tuple[str, float]]] = {}
-        self.lost: dict[str, tuple[str, float]] | None = None
+        self.expected: dict[str, list[Said]] = {}
+        self.lost: dict[str, Said] | None = None
         self._poll_until_good()
 
     def _poll_until_good(self) -> None:
@@ -344,8 +348,7 @@ class AnyOrder(RuleBasedStateMachine):
         before = self.feed.table.items.get(name)
         self.feed.table.write(name, label, f"0.{tenth}")
         if self.lost is None and before != self.feed.table.items[name]:
-            signed = {"positive": 1, "neutral": 0, "negative": -1}[label] * tenth / 10
-            self.expected.setdefault(name, []).append((label, signed + 0.0))
+            self.expected.setdefault(name, []).append(_state(self.feed.table.in_the_index()[name]))
 
     @rule(name=st.sampled_from("abcdef"))
     def delete(self, name: str) -> None:
@@ -383,16 +386,18 @@ class AnyOrder(RuleBasedStateMachine):
         self.feed.time.elapsed += SETTLING
         self._poll_until_good()
         self.feed.assert_complete()
-        told: dict[str, list[tuple[str, float]]] = {}
+        told: dict[str, list[Said]] = {}
         for update in self.feed.listener.updates:
             one = json.loads(update.data)
-            told.setdefault(update.identity.split("-")[0], []).append((one["label"], one["score"]))
+            told.setdefault(update.identity.split("-")[0], []).append((one["label"], one["score"], one["confidence"]))
         assert sorted(told.values()) == sorted(self.expected.values())
 
     def teardown(self) -> None:
-        if hasattr(self, "feed"):
-            self.check()
-            self.loop.close()
+        if hasattr(self, "loop"):
+            try:
+                self.check()
+            finally:
+                self.loop.close()
 
 
 TestAnyOrder = AnyOrder.TestCase
