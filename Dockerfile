@@ -30,7 +30,7 @@ ENV PATH=/opt/quartsse/bin:$PATH \
     AWS_LWA_READINESS_CHECK_HEALTHY_STATUS=200-299
 RUN python -c "import quartsse.service, quartsse.tools, boto3, aws_xray_sdk.core" \
  && quartsse --version \
- && useradd --system --no-create-home --shell /usr/sbin/nologin quartsse
+ && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin quartsse
 USER quartsse
 EXPOSE 8080
 CMD ["python", "-m", "quartsse", "serve"]
