@@ -195,7 +195,7 @@ resource "aws_appautoscaling_policy" "streams" {
 
     customized_metric_specification {
       namespace   = "quartsse"
-      metric_name = "StreamsOpen"
+      metric_name = "Connections"
       statistic   = "Average" # each task says its own number once a minute, so this is the number per task
 
       dynamic "dimensions" {

@@ -30,23 +30,24 @@ module "watch" {
     }
     nearly-full = {
       says       = "The fullest task holds more than 80 % of its streams: soon viewers are turned away."
-      namespace  = "quartsse", metric = "StreamsOpen", dimensions = local.service, statistic = "Maximum"
-      comparison = "GreaterThanThreshold", threshold = floor(var.max_connections * 0.8), minutes = 3, missing = "breaching"
+      namespace  = "quartsse", metric = "ConnectionsShare", dimensions = local.service, statistic = "Maximum"
+      comparison = "GreaterThanThreshold", threshold = 80, minutes = 3, missing = "breaching"
     }
     feed-stale = {
-      says       = "A task has not read the table whole for a minute: its viewers see a feed that is marked stale."
-      namespace  = "quartsse", metric = "FeedAgeSeconds", dimensions = local.service, statistic = "Maximum"
-      comparison = "GreaterThanThreshold", threshold = max(60, 3 * coalesce(var.poll_interval, 2)), minutes = 3, missing = "breaching"
+      says       = "A task's feed is stale: its viewers see a table that is not read any more."
+      namespace  = "quartsse", metric = "FeedStale", dimensions = local.service, statistic = "Maximum"
+      comparison = "GreaterThanThreshold", threshold = 0, minutes = 3, missing = "breaching"
     }
   }
 
   charts = [
     { title = "Streams: the fullest task and all", lines = [
-      { namespace = "quartsse", metric = "StreamsOpen", dimensions = local.service, statistic = "Maximum" },
-      { namespace = "quartsse", metric = "StreamsOpen", dimensions = local.service, statistic = "Sum" },
+      { namespace = "quartsse", metric = "Connections", dimensions = local.service, statistic = "Maximum" },
+      { namespace = "quartsse", metric = "Connections", dimensions = local.service, statistic = "Sum" },
     ] },
-    { title = "Age of the feed", lines = [
-      { namespace = "quartsse", metric = "FeedAgeSeconds", dimensions = local.service, statistic = "Maximum" },
+    { title = "The feed: its age, and how long a read takes", lines = [
+      { namespace = "quartsse", metric = "FeedAge", dimensions = local.service, statistic = "Maximum" },
+      { namespace = "quartsse", metric = "PollDuration", dimensions = local.service, statistic = "p99" },
     ] },
     { title = "Tasks", lines = [
       { namespace = "AWS/ApplicationELB", metric = "HealthyHostCount", dimensions = local.targets, statistic = "Minimum" },
@@ -59,6 +60,10 @@ module "watch" {
     { title = "Processor and memory", lines = [
       { namespace = "AWS/ECS", metric = "CPUUtilization", dimensions = { ClusterName = local.name, ServiceName = local.name }, statistic = "Average" },
       { namespace = "AWS/ECS", metric = "MemoryUtilization", dimensions = { ClusterName = local.name, ServiceName = local.name }, statistic = "Average" },
+    ] },
+    { title = "What the feed reads, and how late the loop is", lines = [
+      { namespace = "quartsse", metric = "ReadUnits", dimensions = local.service, statistic = "Sum" },
+      { namespace = "quartsse", metric = "LoopLag", dimensions = local.service, statistic = "Maximum" },
     ] },
     { title = "Connections at the load balancer", lines = [
       { namespace = "AWS/ApplicationELB", metric = "ActiveConnectionCount", dimensions = local.balancer, statistic = "Sum" },

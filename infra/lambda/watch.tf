@@ -29,9 +29,9 @@ module "watch" {
       comparison = "GreaterThanThreshold", threshold = floor(var.concurrency * 0.8), minutes = 5, missing = "notBreaching"
     }
     feed-stale = {
-      says       = "The table has not been read whole for a minute: viewers see a feed that is marked stale."
-      namespace  = "quartsse", metric = "FeedAgeSeconds", dimensions = local.service, statistic = "Maximum"
-      comparison = "GreaterThanThreshold", threshold = max(60, 3 * var.poll_interval), minutes = 3, missing = "notBreaching"
+      says       = "The feed is stale: viewers see a table that is not read any more."
+      namespace  = "quartsse", metric = "FeedStale", dimensions = local.service, statistic = "Maximum"
+      comparison = "GreaterThanThreshold", threshold = 0, minutes = 3, missing = "notBreaching"
     }
   }
 
@@ -47,8 +47,9 @@ module "watch" {
       { namespace = "AWS/Lambda", metric = "Duration", dimensions = local.function, statistic = "Sum" },
       { namespace = "AWS/Lambda", metric = "Invocations", dimensions = local.function, statistic = "Sum" },
     ] },
-    { title = "Age of the feed", lines = [
-      { namespace = "quartsse", metric = "FeedAgeSeconds", dimensions = local.service, statistic = "Maximum" },
+    { title = "The feed: its age, and how long a read takes", lines = [
+      { namespace = "quartsse", metric = "FeedAge", dimensions = local.service, statistic = "Maximum" },
+      { namespace = "quartsse", metric = "PollDuration", dimensions = local.service, statistic = "p99" },
     ] },
   ]
 }

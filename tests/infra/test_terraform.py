@@ -1,6 +1,7 @@
 """Both Terraform roots: they are valid, they plan with two variables, and what must hold of them holds."""
 
 import asyncio
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -142,6 +143,24 @@ async def test_what_the_service_asks_of_dynamodb_is_what_it_may(
     statements = planned("lambda")["outputs"]["tested"]["value"]["statements"]
     allowed = {action for statement in statements for action in statement["Action"]}
     assert asked == {action for action in allowed if action.startswith("dynamodb:")}
+
+
+async def test_alarms_and_charts_are_of_metrics_that_the_service_sends(
+    serve: Callable[..., Served], table: Tables
+) -> None:
+    served = await asyncio.to_thread(serve, SSE_METRICS="emf", SSE_POLL_INTERVAL="0.2")
+    await (await request(served.port, "/api/v2/stream")).until("metrics")
+    await asyncio.to_thread(served.terminate)
+    sent = next(json.loads(line) for line in served.output() if '"_aws"' in line)
+    directive = sent["_aws"]["CloudWatchMetrics"][0]
+    names = {metric["Name"] for metric in directive["Metrics"]}
+    assert (directive["Namespace"], directive["Dimensions"]) == ("quartsse", [["Service", "Environment", "Transport"]])
+    for root in ROOTS:
+        text = _text(root)
+        wanted = set(re.findall(r'namespace\s+= "quartsse"(?:, |\s+)metric(?:_name)?\s*= "(\w+)"', text))
+        assert "FeedStale" in wanted
+        assert wanted <= names
+        assert f'Service = "{sent["Service"]}", Environment = var.environment, Transport = "{root}"' in text
 
 
 def test_the_load_balancer_gives_a_connection_up_before_the_service_does() -> None:

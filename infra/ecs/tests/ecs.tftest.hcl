@@ -33,6 +33,14 @@ run "two_variables_are_enough" {
   command = apply
 
   assert {
+    condition     = module.watch.missing_data["feed-stale"] == "breaching"
+    error_message = "Missing data must be trouble, and not calm."
+  }
+  assert {
+    condition     = toset(keys(module.watch.missing_data)) == toset(["no-healthy-task", "refusals", "failed-connections", "nearly-full", "feed-stale"])
+    error_message = "Dead tasks, refusals, viewers turned away and a stale feed must be told."
+  }
+  assert {
     condition     = one(jsondecode(aws_ecs_task_definition.this.container_definitions)).image == "123456789012.dkr.ecr.eu-central-1.amazonaws.com/quartsse-dev@${var.image_digest}"
     error_message = "The task must run the image by its digest, and nothing beside it."
   }

@@ -33,6 +33,14 @@ run "two_variables_are_enough" {
   command = apply
 
   assert {
+    condition     = module.watch.missing_data["feed-stale"] == "notBreaching"
+    error_message = "Without viewers there is no data, and nothing is wrong."
+  }
+  assert {
+    condition     = toset(keys(module.watch.missing_data)) == toset(["errors", "throttles", "nearly-full", "feed-stale"])
+    error_message = "Failures, viewers turned away and a stale feed must be told."
+  }
+  assert {
     condition     = aws_lambda_function.this.image_uri == "123456789012.dkr.ecr.eu-central-1.amazonaws.com/quartsse-dev@${var.image_digest}"
     error_message = "The function must run the image by its digest."
   }

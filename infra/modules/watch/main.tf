@@ -100,3 +100,8 @@ resource "aws_cloudwatch_dashboard" "this" {
     }]
   })
 }
+
+output "missing_data" {
+  description = "By alarm: what missing data means."
+  value       = { for name, alarm in aws_cloudwatch_metric_alarm.this : name => alarm.treat_missing_data }
+}
