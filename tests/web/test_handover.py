@@ -335,6 +335,21 @@ async def test_a_client_that_half_closes_before_the_hand_over_is_not_handed_over
 
 
 @on_both_loops
+async def test_a_connection_that_is_closing_is_not_handed_over() -> None:
+    async with serving(GatedSource(opened=False)) as service:
+        client = await service.connect()
+        await client.send(ASK)
+        await client.until(b"event: heartbeat")
+        (stream,) = service.parts.streams.open
+        door = stream._door
+        assert door is not None
+        door.close()
+        with pytest.raises(ConnectionResetError):
+            door.hand_over(asyncio.Protocol())
+        await service.holds(slots=0, streams=0)
+
+
+@on_both_loops
 async def test_one_that_leaves_in_the_middle_of_a_fan_out_takes_nobody_with_it() -> None:
     async with serving() as service:
         clients = [await service.stream() for _ in range(20)]
@@ -343,9 +358,9 @@ async def test_one_that_leaves_in_the_middle_of_a_fan_out_takes_nobody_with_it()
             client.vanish()
         for stream in list(service.parts.streams.open)[:3]:
             stream.abort()  # closing, and not yet gone
-        service.source.put(item("a:1", "AAPL", at=NOW))
-        received = [await client.rest_or(b"AAPL") for client in clients[1::2]]
-        assert sum(b"AAPL" in data for data in received) >= 7
+        service.parts.hub.publish([Event("sentiment_update", "u1", b"{}")])
+        received = [await client.rest_or(b"evt_u1.") for client in clients[1::2]]
+        assert sum(b"evt_u1." in data for data in received) >= 7
 
 
 @on_both_loops
@@ -403,7 +418,8 @@ async def test_a_client_that_has_sent_so_much_that_reading_was_paused_is_seen_to
             await client.send(b"x" * 16_384)
             await asyncio.sleep(0.005)
         service.source.gate.set()
-        await until(lambda: service.wires == 1)
+        await client.until(b'"feed":"live"')  # no write is due after this one: only reading tells that it has left
+        assert service.wires == 1
         client.leave()
         await service.holds(slots=0, streams=0)
 
