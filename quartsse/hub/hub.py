@@ -60,13 +60,13 @@ class Subscription:
     """
 
     __slots__ = (
-        "_had",
         "_hub",
         "_metrics_at",
         "_waiting",
         "_waiting_bytes",
         "channel",
         "ending",
+        "had",
         "owner",
         "place",
         "unsent",
@@ -79,6 +79,8 @@ class Subscription:
         self.channel: Channel | None = channel
         self.place = place
         """Where the reader goes on from when it has taken what waits: as of then, watermark included."""
+        self.had = had
+        """The serial of the last tick that it was handed, or that was published before it joined its channel."""
         self.ending: bytes | None = None
         """The stream's last frame, once the server has ended it."""
         self.owner: object = None
@@ -87,7 +89,6 @@ class Subscription:
         self.write: Callable[[Tick], bool] | None = None
         self.unsent: Callable[[], int] = _nothing
         """How many bytes the reader has taken, or been written, that have not left the process: they are backlog."""
-        self._had = had
         self._waiting: list[bytes] | None = None
         self._waiting_bytes = 0
         self._metrics_at: int | None = None
@@ -99,9 +100,9 @@ class Subscription:
 
     def receive(self, tick: Tick) -> None:
         """Hand one tick to the reader, or keep it until it is taken; unless the reader has had it, or has left."""
-        if tick.serial <= self._had or self.channel is None:
+        if tick.serial <= self.had or self.channel is None:
             return
-        self._had = tick.serial
+        self.had = tick.serial
         if self._waiting is None and self.write is not None and self.write(tick):
             self.place = tick.place
             return
@@ -321,7 +322,7 @@ class Hub:
             self.leave(subscription)
             subscription.channel = self._channel(wanted)
             subscription.channel.subscriptions[subscription] = None
-            subscription.place = NOWHERE
+            subscription.had, subscription.place = self._ticks, NOWHERE
 
     def send(self, subscription: Subscription, data: bytes) -> None:
         """Give one reader something of its own, behind everything that was published before."""

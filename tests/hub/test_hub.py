@@ -547,6 +547,17 @@ def test_the_change_of_one_reader_s_filter_does_not_deliver_to_the_others_before
     assert other.identities == ["1"]
 
 
+def test_who_moves_to_a_channel_gets_nothing_that_was_queued_there_before() -> None:
+    later = Later()
+    hub = Hub(schedule=later)
+    one, other = reader(hub, only("A")), reader(hub, only("B"))
+    hub.publish([update("1", "B")])
+    hub.refilter(one.subscription, only("B"))
+    later.run()
+    assert other.identities == ["1"]
+    assert one.identities == []
+
+
 def test_the_same_filter_again_changes_nothing() -> None:
     hub = Hub()
     one = reader(hub, only("A"))
