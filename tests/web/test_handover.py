@@ -417,6 +417,8 @@ async def test_a_client_that_has_sent_so_much_that_reading_was_paused_is_seen_to
         for _ in range(10):  # more than twice asyncio's StreamReader limit, less than what a stream puts up with on top
             await client.send(b"x" * 16_384)
             await asyncio.sleep(0.005)
+        (stream,) = service.parts.streams.open
+        await until(lambda: stream._door is not None and not stream._door.is_reading())
         service.source.gate.set()
         await client.until(b'"feed":"live"')  # no write is due after this one: only reading tells that it has left
         assert service.wires == 1
