@@ -249,7 +249,7 @@ class Poller:
         if batch.ordered:
             self._read += 1
         for chunk in batched(batch.items, CHUNK, strict=False):
-            changes = self.window.apply(chunk, self._read, self._clock.wall())
+            changes = self.window.apply(chunk, self._read, self._clock.wall(), silent=not self.loaded)
             self._note(changes)
             self._publish(changes.updates)
             await asyncio.sleep(0)

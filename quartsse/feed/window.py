@@ -29,9 +29,12 @@ class Tally:
     sum: int = 0
     last: Item | None = None
     """The item with the greatest time, then key; None when it must be looked for."""
+    said: Event | None = None
+    """That item's update, once somebody has asked for it: every opening shows it."""
 
     def add(self, item: Item) -> None:
         """Count an item in."""
+        self.said = None
         if self.count == 0 or (self.last is not None and _order(item) >= _order(self.last)):
             self.last = item
         self.count += 1
@@ -39,6 +42,7 @@ class Tally:
 
     def remove(self, item: Item) -> None:
         """Count an item out."""
+        self.said = None
         self.count -= 1
         self.sum -= round(item.score * _MICRO)
         if self.last is item:
@@ -113,8 +117,8 @@ class Window:
             self._remove(item)
         return len(dropped)
 
-    def apply(self, items: Iterable[Item], read: int, now: float) -> Changes:
-        """Take in what a read saw.
+    def apply(self, items: Iterable[Item], read: int, now: float, *, silent: bool = False) -> Changes:
+        """Take in what a read saw; `silent` makes no updates, which are most of the work.
 
         An update for each ticker of an item that is new or says something else, and for each new ticker of one that
         doesn't. An item seen twice in one read with different values is left as it was first.
@@ -124,7 +128,7 @@ class Window:
             if item.time > now + FUTURE:
                 changes.ahead += 1
             elif item.time >= self.low:
-                self._take_in(item, read, changes)
+                self._take_in(item, read, changes, silent=silent)
         return changes
 
     def touch(self, keys: Iterable[str], read: int) -> None:
@@ -141,7 +145,12 @@ class Window:
         moment.
         """
         low, high = span
-        missing = [item for item in self._between(low, high) if item.seen != read]
+        missing: list[Item] = []
+        for start, bucket in self._buckets.items():
+            if low <= start * QUARTER and start * QUARTER + QUARTER <= high:
+                missing += [item for item in bucket.items.values() if item.seen != read]
+            elif low < start * QUARTER + QUARTER and start * QUARTER < high:
+                missing += [item for item in bucket if item.seen != read and low <= item.time < high]
         gone = [item for item in missing if item.seen < 0]
         for item in missing:
             item.seen = -1
@@ -203,7 +212,7 @@ class Window:
 
     def updates(self, wanted: Filter) -> list[Event]:
         """The last update of every ticker that a filter lets through."""
-        return [self.update(self._last(ticker), ticker) for ticker in wanted.of(self._tallies.keys())]
+        return [self._last_update(ticker) for ticker in wanted.of(self._tallies.keys())]
 
     def metrics(self, now: float) -> Metrics:
         """What it all adds up to at a moment (Unix seconds)."""
@@ -234,7 +243,7 @@ class Window:
             for start in sorted(self._buckets)
         ]
 
-    def _take_in(self, item: Item, read: int, changes: Changes) -> None:
+    def _take_in(self, item: Item, read: int, changes: Changes, *, silent: bool) -> None:
         """Put an item in its place, and note what that changes."""
         bucket = self._buckets.get(_quarter(item))
         known = None if bucket is None else bucket.items.get(item.key)
@@ -245,16 +254,17 @@ class Window:
             return
         elif not known.says_the_same(item):
             news = item.tickers
-        elif known.tickers != item.tickers:
+        elif known.tickers != item.tickers or known.source != item.source:
             news = tuple(ticker for ticker in item.tickers if ticker not in known.tickers)
         else:
-            known.seen, known.source = read, item.source
+            known.seen = read
             return
         if known is not None:
             self._remove(known)
         item.seen = read
         self._add(item)
-        changes.updates += [self.update(item, ticker) for ticker in news]
+        if not silent:
+            changes.updates += [self.update(item, ticker) for ticker in news]
 
     def _add(self, item: Item) -> None:
         bucket = self._buckets.setdefault(_quarter(item), Bucket())
@@ -280,21 +290,18 @@ class Window:
         if not bucket.items:
             del self._buckets[_quarter(item)]
 
+    def _last_update(self, ticker: str) -> Event:
+        tally = self._tallies[ticker]
+        if tally.said is None:
+            tally.said = self.update(self._last(ticker), ticker)
+        return tally.said
+
     def _last(self, ticker: str) -> Item:
         tally = self._tallies[ticker]
         if tally.last is None:
             newest_first = (self._buckets[start].last_of(ticker) for start in sorted(self._buckets, reverse=True))
             tally.last = next(item for item in newest_first if item is not None)
         return tally.last
-
-    def _between(self, low: float, high: float) -> Iterator[Item]:
-        return (
-            item
-            for start, bucket in self._buckets.items()
-            if start * QUARTER + QUARTER > low and start * QUARTER < high
-            for item in bucket.items.values()
-            if low <= item.time < high
-        )
 
     def _since(self, low: float) -> int:
         return sum(

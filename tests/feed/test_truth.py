@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any, cast
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -209,6 +209,7 @@ def test_in_the_end_the_feed_has_said_exactly_what_happened(kind: str, request: 
             stateful_step_count=25,
             deadline=None,
             database=None,
+            phases=(Phase.generate,),  # what depends on real time does not shrink
             suppress_health_check=[HealthCheck.too_slow],
         ),
     )
