@@ -29,7 +29,7 @@ class Tally:
     sum: int = 0
     last: Item | None = None
     """The item with the greatest time, then key; None when it must be looked for."""
-    said: Event | None = None
+    said: Event | None = field(default=None, compare=False)
     """That item's update, once somebody has asked for it: every opening shows it."""
 
     def add(self, item: Item) -> None:
