@@ -17,4 +17,4 @@ class Clock:
 def iso(seconds: float) -> str:
     """Unix seconds as every time on the wire is written: `2025-12-02T10:30:00.000Z`, to the millisecond."""
     moment = datetime.fromtimestamp(round(seconds, 3), UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
