@@ -5,7 +5,7 @@ import contextvars
 import logging
 import random
 from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from quartsse.feed.poller import Poller
 from quartsse.hub.clock import Clock
@@ -215,7 +215,7 @@ class Stream:
         subscription.owner = self
         self._subscription = subscription
         if subscription.channel is not None:  # its filter is equal: thousands of readers share that one
-            self._view = replace(view, filter=subscription.channel.filter)
+            self._view = View(subscription.channel.filter, view.state, view.covers)
         frames = replay.frames
         if replay.mode == "snapshot" or (after is not None and not view.covers(after)):
             frames = [*(update.frame(own) for update in streams.poller.window.updates(view.filter)), *frames]
