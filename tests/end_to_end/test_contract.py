@@ -127,6 +127,7 @@ class Target:
     silence: float = 60.0
     """Seconds without a byte after which a stream is given up here."""
     opened: list[http.client.HTTPConnection] = field(default_factory=list)
+    """A stream's connection closes with the last word of its Answer, so a test that wants it open keeps that."""
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """Send a request. `Last_Event_ID` is `Last-Event-ID`."""
@@ -334,7 +335,11 @@ def test_a_head_request_takes_no_slot(target: Target) -> None:
 
 
 def test_the_status_adds_up(target: Target) -> None:
+    watching = target.stream()
+    watching.until("heartbeat")
     status = target.ask(f"{STREAM}/status").json()
+    watching.response.close()
+    assert status["connections"] >= (1 if target.tables else 0), "behind one address there may be many instances"
     assert status["connections"] + status["available"] == status["max_connections"]
     assert {"uptime_seconds", "version", "instance", "feed"} <= set(status)
     assert set(status["feed"]) >= {

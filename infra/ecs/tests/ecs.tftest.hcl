@@ -159,7 +159,7 @@ run "with_everything_asked_for" {
     error_message = "Traces must be allowed where there are some."
   }
   assert {
-    condition     = one([for statement in jsondecode(aws_iam_role_policy.execution.policy).Statement : statement if statement.Sid == "FetchSecrets"]).Resource == [var.jwt_key_secret_arn, var.ticket_secret_arn]
+    condition     = one([for statement in jsondecode(aws_iam_role_policy.execution.policy).Statement : statement if statement.Sid == "FetchSecrets"]) == { Sid = "FetchSecrets", Effect = "Allow", Action = ["secretsmanager:GetSecretValue"], Resource = [var.jwt_key_secret_arn, var.ticket_secret_arn] }
     error_message = "Those secrets must be fetched that are named, and no others."
   }
   assert {
