@@ -50,7 +50,8 @@ SecondsOrNone = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 class Settings(BaseModel):
     """Every setting, by the environment variable that it is read from. Limits are per process."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # pydantic's own text shows what was put in, and would show secrets in a traceback.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     sentiments_table: str = Field(
         validation_alias=AliasChoices("SENTIMENTS_TABLE", "DYNAMODB_TABLE"), description="the sentiment table's name"

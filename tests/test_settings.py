@@ -1,5 +1,6 @@
 """Settings: every name and default of the contract, and one clear line for what is wrong."""
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,26 @@ def test_lambda_has_defaults_of_its_own_and_its_own_port() -> None:
     assert settings_from(TABLE | {"AWS_LWA_PORT": "9000"}).port == 8080, "it counts on Lambda only"
 
 
+def test_on_ecs_metrics_are_written_for_cloudwatch() -> None:
+    settings = settings_from(TABLE | {"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4"})
+    assert (settings.metrics, settings.tracing, settings.idle_grace, settings.on_lambda) == ("emf", "off", 30, False)
+
+
+def test_what_is_set_on_purpose_wins_over_the_defaults_of_the_place() -> None:
+    chosen = {"SSE_IDLE_GRACE": "7", "SSE_MAX_STREAM_AGE": "60", "SSE_TRACING": "off", "SSE_METRICS": "prometheus"}
+    settings = settings_from(TABLE | {"AWS_LAMBDA_FUNCTION_NAME": "f"} | chosen)
+    assert (settings.idle_grace, settings.max_stream_age, settings.tracing) == (7, 60, "off")
+    assert settings.metrics == "prometheus"
+
+
+def test_lists_are_separated_by_commas() -> None:
+    settings = settings_from(
+        TABLE | {"SSE_CORS_ORIGINS": " https://a.example ,https://b.example,", "SSE_USERS_KEYS": "a,b"}
+    )
+    assert settings.cors_origins == ("https://a.example", "https://b.example")
+    assert settings.users_keys == ("a", "b")
+
+
 def test_streams_are_read_twice_a_second() -> None:
     assert settings_from(TABLE | {"SSE_SOURCE": "streams"}).poll_interval == 0.5
     assert settings_from(TABLE | {"SSE_SOURCE": "streams", "SSE_POLL_INTERVAL": "1"}).poll_interval == 1
@@ -75,11 +96,17 @@ def test_a_wrong_value_is_one_line_that_names_it(wrong: dict[str, str], said: st
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["SSE_TICKET_SECRET"])
-def test_a_wrong_secret_is_not_shown(name: str) -> None:
-    with pytest.raises(SettingsError, match="at least 32 bytes") as error:
-        settings_from(TABLE | {name: "hush"})
-    assert "hush" not in str(error.value)
+@pytest.mark.parametrize("wrong", [{"SSE_TICKET_SECRET": "hush"}, {"SSE_JWT_KEY": "hush", "PORT": "no"}])
+def test_a_secret_is_shown_by_no_error_nor_by_its_cause(wrong: dict[str, str]) -> None:
+    with pytest.raises(SettingsError) as error:
+        settings_from(TABLE | wrong)
+    assert "hush" not in "".join(traceback.format_exception(error.value))
+
+
+def test_a_secret_that_is_too_short_is_told_how_long_it_must_be() -> None:
+    with pytest.raises(SettingsError) as error:
+        settings_from(TABLE | {"SSE_TICKET_SECRET": "hush"})
+    assert str(error.value) == "SSE_TICKET_SECRET is …: at least 32 bytes"
 
 
 def test_a_secret_is_not_shown_by_the_settings_either() -> None:
