@@ -334,7 +334,7 @@ class AnyOrder(RuleBasedStateMachine):
         self._poll_until_good()
 
     def _poll_until_good(self) -> None:
-        for _ in range(12):
+        for _ in range(40):
             if self.loop.run_until_complete(self.feed.poll()) is None:
                 return
         raise AssertionError
