@@ -1,6 +1,8 @@
 # One image for Lambda and ECS. On Lambda the Web Adapter, an extension, stands between the Runtime API and the
 # service; anywhere else its binary does nothing. A release fills in the digests.
-ARG PYTHON_IMAGE=python:3.13-slim
+#checkov:skip=CKV_DOCKER_7:the tags are in the two arguments, and exact
+#checkov:skip=CKV_DOCKER_2:Lambda and ECS look at none; infra/ecs and docker-compose.yml say what health is
+ARG PYTHON_IMAGE=python:3.13.9-slim-bookworm
 ARG ADAPTER_IMAGE=public.ecr.aws/awsguru/aws-lambda-adapter:1.0.0-rc1
 
 FROM ${ADAPTER_IMAGE} AS adapter

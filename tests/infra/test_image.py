@@ -215,7 +215,7 @@ def test_the_adapter_is_where_lambda_looks_for_extensions(image: Path) -> None:
 
 def test_base_images_are_named_exactly() -> None:
     for stage in stages():
-        assert re.search(r":\d+\.\d+[^/]*$|@sha256:", stage.base), f"{stage.base} says no version"
+        assert re.search(r":\d+\.\d+\.\d+[^/]*$|@sha256:", stage.base), f"{stage.base} says no version"
     arguments = re.findall(r"^ARG (\w+)=", DOCKERFILE.read_text(), re.MULTILINE)
     assert arguments == ["PYTHON_IMAGE", "ADAPTER_IMAGE"], "what a release fills in with digests"
 
