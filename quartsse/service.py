@@ -14,6 +14,7 @@ from quartsse.feed.dynamodb import client, lazily
 from quartsse.feed.poller import Poller
 from quartsse.feed.query import QuerySource
 from quartsse.feed.source import Source
+from quartsse.feed.streams import StreamsSource
 from quartsse.feed.window import Window
 from quartsse.hub.clock import Clock
 from quartsse.hub.hub import Hub
@@ -179,15 +180,23 @@ def make_private(settings: Settings, parts: Parts) -> Private:
 
 
 def _source(settings: Settings, clock: Clock) -> Callable[[Window], Source]:
-    if settings.source == "streams":
-        raise SettingsError("SSE_SOURCE is 'streams', which this version does not have yet: use 'query'")
-    return lambda window: QuerySource(
-        lazily(lambda: client(settings.region)),
-        settings.sentiments_table,
-        settings.index,
-        budget=settings.read_budget,
-        population=window,
-        clock=clock,
+    tables = lazily(lambda: client(settings.region))
+
+    def query(window: Window) -> Source:
+        return QuerySource(
+            tables,
+            settings.sentiments_table,
+            settings.index,
+            budget=settings.read_budget,
+            population=window,
+            clock=clock,
+        )
+
+    if settings.source == "query":
+        return query
+    streams = lazily(lambda: client(settings.region, "dynamodbstreams"))
+    return lambda window: StreamsSource(
+        streams, settings.sentiments_table, query(window), arn=settings.stream_arn, clock=clock
     )
 
 

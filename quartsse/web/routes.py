@@ -86,5 +86,7 @@ def _feed(parts: Parts) -> dict[str, object]:
         "sweep_seconds": status.sweep_seconds,
         "read_units_per_minute": status.read_units_per_minute,
         "lateness_seconds": status.lateness_seconds,
+        "hot_seconds": status.hot_seconds,
     }
-    return feed if status.reason is None else {**feed, "reason": status.reason}
+    told = {"reason": status.reason, "advice": status.advice}
+    return feed | {name: text for name, text in told.items() if text is not None}

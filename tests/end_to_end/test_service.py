@@ -247,3 +247,18 @@ async def test_on_aws_the_last_minutes_metrics_are_written_at_the_end(serve: Ser
     documents = [json.loads(line) for line in served.output() if line.startswith('{"_aws"')]
     assert [document["ConnectionsOpened"] for document in documents] == [1]
     assert documents[0]["ConnectionsClosedDraining"] == 1
+
+
+async def test_with_the_tables_stream_as_its_source_a_change_is_there_within_a_second(
+    serve: Serve, table: Tables
+) -> None:
+    old = await table.put("tiingo:old", "AAPL", sentiment="positive")
+    served = await asyncio.to_thread(serve, SSE_SOURCE="streams", SSE_POLL_INTERVAL="0.25")
+    reply = await open_stream(served)
+    await table.put("tiingo:new", "MSFT", sentiment="neutral")
+    assert (await next_update(reply, 1.5))["ticker"] == "MSFT"
+    await table.analyse(old, "negative", 0.9)
+    assert (await next_update(reply, 1.5))["score"] == -0.9
+    await table.delete(old)
+    assert await totals(reply, 3) == 2, "the one that came with the re-analysis"
+    assert await totals(reply, 3) == 1

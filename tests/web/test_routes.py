@@ -21,6 +21,7 @@ async def test_status_says_how_many_streams_are_open() -> None:
         assert isinstance(feed, dict)
         assert set(feed) == {
             "state", "age_seconds", "items", "sweep_seconds", "read_units_per_minute", "lateness_seconds",
+            "hot_seconds",
         }  # fmt: skip
         assert feed["state"] == "live"
 
