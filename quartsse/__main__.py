@@ -10,7 +10,23 @@ from quartsse import __version__
 from quartsse.errors import SettingsError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands; what only one of them needs is imported when that one is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Those that are here, and those that are elsewhere."""
+        return sorted([*super().list_commands(ctx), "load"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of them."""
+        if cmd_name == "load":
+            from quartsse.tools.load import load
+
+            return load
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="quartsse")
 def main() -> None:
     """A live DynamoDB table in front of many browsers."""
