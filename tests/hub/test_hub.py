@@ -315,7 +315,28 @@ def publish_and_deliver(hub: Hub, later: Later, identity: str) -> None:
     later.run()
 
 
+def test_who_is_ended_in_the_middle_of_a_fan_out_gets_nothing_after_its_end() -> None:
+    later = Later()
+    hub = Hub(schedule=later)
+    crowd = [reader(hub) for _ in range(2 * SLICE)]
+    hub.publish([update("1")])
+    later.step()
+    crowd[-1].subscription.end("draining", 1)
+    later.run()
+    assert crowd[-1].identities == ["s1"]
+    assert crowd[-2].identities == ["1"]
+
+
 # Readers that wait, and readers that lag
+
+
+def test_nothing_is_kept_for_who_has_gone() -> None:
+    hub = Hub()
+    subscription, _ = hub.subscribe(ALL)
+    hub.publish([update("1")])
+    subscription.close()
+    assert subscription.waiting_bytes == 0
+    assert subscription.take() == b""
 
 
 def test_what_is_not_taken_waits_in_order() -> None:
