@@ -132,7 +132,8 @@ class Subscription:
         """Leave the channel: the reader has gone. Later calls change nothing."""
         self._hub.leave(self)
         self._forget()
-        self.wake = self.write = None
+        self.owner = self.wake = self.write = None  # no cycle: the collector would find it after hours
+        self.unsent = _nothing
 
     def _keep(self, tick: Tick) -> None:
         if self._waiting is None:

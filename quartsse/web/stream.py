@@ -177,7 +177,7 @@ class Stream:
         if self.on_close is not None:
             self.on_close()
         self._slot.release()
-        self._door = None
+        self._door = self._wire = None
         reason = self._ended[0] if self._ended else "client"
         self._streams.closed(self, reason, self._clock.monotonic() - self._started)
 
