@@ -10,7 +10,7 @@ import random
 import time
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -166,8 +166,8 @@ class Viewer:
 class Crowd:
     """Viewers that are all alike."""
 
-    def __init__(self, count: int) -> None:
-        self.viewers = [Viewer() for _ in range(count)]
+    def __init__(self, count: int, viewer: Callable[[], Viewer] = Viewer) -> None:
+        self.viewers = [viewer() for _ in range(count)]
 
     @property
     def connected(self) -> int:
@@ -196,10 +196,12 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(url: str, count: int, *, max_backoff: float = 4.0, per_second: float = 250) -> AsyncIterator[Crowd]:
+async def crowd(
+    url: str, count: int, *, viewer: Callable[[], Viewer] = Viewer, per_second: float = 250
+) -> AsyncIterator[Crowd]:
     """So many viewers of everything, who arrive one after another and stay until the end."""
-    made = Crowd(count)
-    options = StreamOptions(max_backoff=max_backoff, connect_timeout=5.0)
+    made = Crowd(count, viewer)
+    options = StreamOptions(max_backoff=4.0, connect_timeout=5.0)
 
     async def view(viewer: Viewer, delay: float) -> None:
         await asyncio.sleep(delay)

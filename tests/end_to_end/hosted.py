@@ -5,7 +5,6 @@ exit status; `HOSTED_CONTROL` names the UNIX socket that it is told things over.
 """
 
 import asyncio
-import gc
 import json
 import os
 import socket
@@ -25,7 +24,9 @@ from quartsse.web.parts import Parts
 from quartsse.web.server import event_loop, listening_socket
 from quartsse.web.stream import Stream, empty_context
 from tests.served import Served
+from tests.web.serving import item
 
+TICKERS = 200
 MODULE = "tests.end_to_end.hosted"
 SENT_AT = b'{"sent":'
 """What the data of an event that was asked for begins with; then the monotonic clock, in ns, and padding."""
@@ -63,6 +64,15 @@ class Hosted(Served):
     async def most_unsent(self) -> int:
         """The most bytes that have been kept for one reader at any moment when something was sent."""
         return int(await self.ask("unsent"))
+
+    async def put_items(self, count: int, seconds: float = 0.0) -> None:
+        """Put so many items into the source, of 200 tickers, spread over some seconds; returns at once."""
+        await self.ask("put", count, seconds)
+
+    @property
+    def memory(self) -> int:
+        """Its memory in bytes, without asking it."""
+        return _memory(self.pid)
 
     async def break_feed(self) -> None:
         """Let its next read meet a bug."""
@@ -105,6 +115,7 @@ class Control:
         self._source = source
         self._sent = 0
         self._most_unsent = 0
+        self._putting: asyncio.Task[None] | None = None
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One question."""
@@ -118,6 +129,8 @@ class Control:
             await self._send(int(words[0]), int(words[1]), float(words[2]))
         elif command == "totals":
             await self._send_totals(int(words[0]), int(words[1]))
+        elif command == "put":
+            self._putting = asyncio.create_task(self._put(int(words[0]), float(words[1])))
         elif command == "unsent":
             answer = self._most_unsent
         elif command == "break":
@@ -127,15 +140,13 @@ class Control:
         writer.close()
 
     def _held(self) -> dict[str, int]:
-        gc.collect()
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
         return {
             "tasks": len(asyncio.all_tasks()) - 1,  # but for the one that answers
             "streams": len(self._parts.streams.open),
             "slots": self._parts.slots.taken,
             "subscriptions": len(self._parts.hub.subscriptions),
             "descriptors": len(list(Path("/proc/self/fd").iterdir())),
-            "memory": pages * os.sysconf("SC_PAGE_SIZE"),
+            "memory": _memory(os.getpid()),
         }
 
     async def _send(self, count: int, size: int, seconds: float) -> None:
@@ -147,6 +158,13 @@ class Control:
             self._parts.hub.publish([Event("sentiment_update", f"n{self._sent}-x", data, "LOUD")])
             await asyncio.sleep(max(0.0, began + seconds * (number + 1) / count - time.monotonic()))
             self._look()
+
+    async def _put(self, count: int, seconds: float) -> None:
+        began = time.monotonic()
+        for number in range(count):
+            self._source.put(item(f"hosted:{number}", f"T{number % TICKERS}", at=time.time()))
+            if seconds:
+                await asyncio.sleep(max(0.0, began + seconds * (number + 1) / count - time.monotonic()))
 
     async def _send_totals(self, count: int, tags: int) -> None:
         totals = self._parts.poller.window.metrics(time.time())
@@ -164,6 +182,10 @@ class Control:
             if wire is not None and wire._transport is not None:
                 waiting += wire._transport.get_write_buffer_size()
             self._most_unsent = max(self._most_unsent, waiting)
+
+
+def _memory(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _options(stream: Stream) -> dict[str, int] | None:

@@ -4,11 +4,15 @@ import asyncio
 import json
 import re
 import time
+from array import array
 from collections.abc import Callable
+from statistics import quantiles
+from typing import cast
 
 import pytest
+import uvloop
 
-from tests.end_to_end.hosted import Hosted
+from tests.end_to_end.hosted import SENT_AT, Hosted
 from tests.end_to_end.readers import ASK, open_stream, read_bytes, read_until, rest, stopped_reader
 from tests.processes import eventually
 from tests.web.serving import request
@@ -110,3 +114,77 @@ async def test_a_stream_that_was_ended_and_is_not_read_is_cut_off_after_five_sec
     found = await asyncio.to_thread(rest, stopped)
     assert not found.whole
     stopped.close()
+
+
+HEALTHY = 450
+STOPPED = 50
+PHASE = 14.0
+
+
+class Timed(asyncio.Protocol):
+    """A reader that only notes how late each event comes, in seconds."""
+
+    def __init__(self, delays: array[float]) -> None:
+        self._delays = delays
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(ASK)
+
+    def data_received(self, data: bytes) -> None:
+        now, at = time.monotonic_ns(), data.rfind(SENT_AT)
+        if at >= 0:
+            sent = data[at + len(SENT_AT) : at + 40].partition(b",")[0]
+            self._delays.append((now - int(sent)) / 1e9)
+
+
+@pytest.mark.slow
+def test_fifty_readers_that_stop_cost_the_others_nothing(host: Host) -> None:
+    hosted = host(SSE_MAX_CONNECTIONS="1000", SSE_LOG_EVENTS="500")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(compare_without_and_with(hosted))
+
+
+async def compare_without_and_with(hosted: Hosted) -> None:
+    """Time the deliveries to the healthy in turns: without any that have stopped, and with them."""
+    delays: array[float] = array("d")
+    loop = asyncio.get_running_loop()
+    healthy = [await loop.create_connection(lambda: Timed(delays), "127.0.0.1", hosted.port) for _ in range(HEALTHY)]
+    try:
+        await take_turns(hosted, delays)
+    finally:
+        for transport, _ in healthy:
+            transport.abort()
+        await asyncio.sleep(0.1)
+
+
+async def take_turns(hosted: Hosted, delays: array[float]) -> None:
+    """Two turns without, and two with."""
+    await hosted.send(250, 1024, 5)
+    found: dict[int, list[float]] = {0: [], STOPPED: []}
+    for turn, stopped in enumerate((0, STOPPED, 0, STOPPED)):
+        p99, grown = await one_phase(hosted, delays, stopped)
+        found[stopped].append(p99)
+        print(f"{stopped} stopped among {HEALTHY}: p99 {1000 * p99:.1f} ms, memory +{grown / 1e6:.1f} MB at most")
+        if turn:  # the first one fills what every process fills once
+            assert grown < stopped * 262_144 + 6_000_000
+    assert [line["reason"] for line in hosted.closings()] == ["lagged"] * 2 * STOPPED, "each was ended and counted"
+    assert (await hosted.held())["streams"] == HEALTHY
+    assert min(found[STOPPED]) <= 1.2 * min(found[0]) + 0.005
+
+
+async def one_phase(hosted: Hosted, delays: array[float], stopped: int) -> tuple[float, int]:
+    """50 events a second of 1 KB; gives the 99th percentile of the delays, and by how much memory grew at most."""
+    socks = [await asyncio.to_thread(stopped_reader, hosted) for _ in range(stopped)]
+    await asyncio.sleep(1)
+    del delays[:]
+    before, most = hosted.memory, 0
+    sending = asyncio.create_task(hosted.send(round(50 * PHASE), 1024, PHASE))
+    while not sending.done():
+        await asyncio.sleep(0.5)
+        most = max(most, hosted.memory - before)
+    await sending
+    await asyncio.sleep(6 if stopped else 0)  # who was ended is cut off
+    assert len(delays) > 0.5 * HEALTHY * 50 * PHASE, "several may come at once, but not all"
+    for sock in socks:
+        sock.close()
+    return quantiles(delays, n=100)[98], most

@@ -1,22 +1,26 @@
 """What a stream survives: peers that go without a word, an instance that dies, deploys, and a day of all that."""
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import linear_regression
+from typing import ClassVar
 
 import pytest
 
+from quartsse.client import ServerEvent, State
 from quartsse.web.server import USER_TIMEOUT_MS
 from tests.dynamodb import Tables
 from tests.end_to_end.balancer import balancer
-from tests.end_to_end.crowd import Crowd, News, crowd, judge, wrong_states
+from tests.end_to_end.crowd import Crowd, News, Viewer, crowd, judge, wrong_states
 from tests.end_to_end.hosted import Hosted
 from tests.end_to_end.namespaces import Elsewhere
-from tests.end_to_end.readers import open_stream, pipelining_reader, read_until, stopped_reader
+from tests.end_to_end.readers import ASK, open_stream, pipelining_reader, read_until, stopped_reader
 from tests.processes import free_port
 from tests.served import Served
 
@@ -263,3 +267,130 @@ def assert_ended_cleanly(viewers: Crowd) -> None:
         for at, _, retry_ms in viewer.ends:
             waited = min(opened for opened in viewer.opened if opened > at) - at
             assert retry_ms / 1000 - 0.01 <= waited < retry_ms / 1000 + 2.5
+
+
+# Many that come and go
+
+ABORTS = 10_000
+
+
+async def come_and_go(port: int, chance: random.Random) -> None:
+    """Connect, and break off at some point: before the head, before the body, in the opening, in a heartbeat."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    point = chance.choice(("connected", "half asked", "asked", "head", "opening", "heartbeat"))
+    writer.write({"connected": b"", "half asked": ASK[:20]}.get(point, ASK) + b"G" * chance.choice((0, 0, 0, 1)))
+    try:
+        async with asyncio.timeout(3):
+            if point in ("head", "opening", "heartbeat"):
+                await reader.readuntil(b"\r\n\r\n")
+            if point == "opening":  # of 50 KB
+                await reader.readexactly(chance.randrange(1, 30_000))
+            if point == "heartbeat":
+                await reader.readuntil(b"event: metrics")
+                await reader.readuntil(b"event: hear")
+            await asyncio.sleep(chance.choice((0, 0, 0.001, 0.01)))
+    finally:
+        if chance.random() < 0.5:
+            writer.transport.abort()
+        writer.close()
+
+
+async def many_come_and_go(port: int, count: int, chance: random.Random) -> None:
+    """So many of them, a few dozen at a time."""
+    left = count
+
+    async def one_after_another() -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await come_and_go(port, chance)
+
+    await asyncio.gather(*(one_after_another() for _ in range(50)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("handover", "most"), [("1", 5e6), ("0", 12e6)], ids=["handed-over", "iterator"])
+async def test_ten_thousand_broken_off_connects_leave_nothing(host: Host, handover: str, most: float) -> None:
+    hosted = await asyncio.to_thread(host, SSE_HEARTBEAT_INTERVAL="0.2", SSE_HANDOVER=handover, LOG_LEVEL="WARNING")
+    await hosted.put_items(200)
+    chance = random.Random(11)
+    await many_come_and_go(hosted.port, 2000, chance)
+    await asyncio.sleep(1)
+    before = await hosted.held()
+    await many_come_and_go(hosted.port, ABORTS, chance)
+    await asyncio.sleep(1)
+    after = await hosted.held()
+    print(f"before {before}, after {after}")
+    assert (after["streams"], after["slots"], after["subscriptions"]) == (0, 0, 0)
+    assert after["tasks"] <= before["tasks"]
+    assert after["descriptors"] <= before["descriptors"]
+    assert after["memory"] - before["memory"] < most
+
+
+HOUR = 6.0
+"""Seconds: a day is 144 of them, 600 times as fast."""
+
+
+class UniqueIds(Viewer):
+    """A viewer that minds ids: none twice on a connection, and none for two different events."""
+
+    meant: ClassVar[dict[str, tuple[str, str]]] = {}
+    events = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._had: set[str] = set()
+        self._opening = True
+
+    def note(self, state: State) -> None:
+        super().note(state)
+        self._had.clear()
+        self._opening = True
+
+    def take(self, event: ServerEvent) -> None:
+        UniqueIds.events += 1
+        assert event.id not in self._had, "twice on one connection"
+        self._had.add(event.id)
+        if not self._opening:
+            assert self.meant.setdefault(event.id, (event.event, event.data)) == (event.event, event.data)
+        self._opening = self._opening and event.event != "metrics"
+
+
+@pytest.mark.slow
+async def test_a_day_of_coming_and_going_leaves_everything_as_it_was(host: Host) -> None:
+    hosted = await asyncio.to_thread(
+        host,
+        SSE_MAX_CONNECTIONS="500",
+        SSE_POLL_INTERVAL="0.05",  # the least there is: half a minute of the day
+        SSE_HEARTBEAT_INTERVAL="0.05",
+        SSE_KEEPALIVE_INTERVAL="0.025",
+        SSE_METRICS_INTERVAL="0.1",
+        SSE_WINDOW_HOURS=str(HOUR / 3600),
+        SSE_MAX_STREAM_AGE=str(HOUR),
+        SSE_RETRY_MS="50",
+        SSE_LOG_EVENTS="100",
+        LOG_LEVEL="WARNING",
+    )
+    await hosted.put_items(3000, 24 * HOUR)
+    chance, held = random.Random(5), []
+    async with crowd(f"http://127.0.0.1:{hosted.port}/api/v2/stream", 200, viewer=UniqueIds) as viewers:
+        for _ in range(24):
+            await many_come_and_go(hosted.port, 60, chance)
+            await asyncio.sleep(HOUR - 0.5)
+            held.append(await hosted.held())
+            assert hosted.status is None
+    settled = held[5:]
+    memory = [each["memory"] / 1e6 for each in settled]
+    slope = linear_regression(range(len(memory)), memory).slope
+    connects = sum(len(viewer.opened) for viewer in viewers.viewers)
+    print(
+        f"{connects} connects, {UniqueIds.events} events, "
+        f"memory {memory[0]:.1f} to {memory[-1]:.1f} MB: {slope:.3f} an hour"
+    )
+    print(f"descriptors {[each['descriptors'] for each in settled]}, tasks {[each['tasks'] for each in settled]}")
+    assert connects > 2000
+    assert slope <= 1
+    for name in ("descriptors", "tasks"):
+        early, late = (max(each[name] for each in part) for part in (settled[:9], settled[9:]))
+        assert late <= early + 40, name
+    assert (await hosted.held())["streams"] == 0
