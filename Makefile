@@ -3,8 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# A second DynamoDB for the tests, where npm is there to install it; without it they say so and skip.
-DYNALITE := $(if $(shell command -v npm),tests/node_modules/.package-lock.json)
+# What the tests take from npm, where that is there; without it they say so and skip.
+FROM_NPM := $(if $(shell command -v npm),tests/node_modules/.package-lock.json)
 # The newest interpreter that fits: the one named on the command line, `python3.13`, or one that uv or pyenv keeps.
 PYTHON ?= $(shell sh requirements/find-python)
 
@@ -17,10 +17,10 @@ help: ## show this list
 demo: $(READY) ## a live table, the service and its page, on this machine (DEMO_PORT=8080)
 	@$(BIN)/python -m quartsse demo $(if $(DEMO_PORT),--port $(DEMO_PORT)) $(ARGS)
 
-test: $(READY) $(DYNALITE) ## every test but the slow tier (ARGS="-k name" to choose)
+test: $(READY) $(FROM_NPM) ## every test but the slow tier (ARGS="-k name" to choose)
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-slow: $(READY) $(DYNALITE) ## the long fault and load runs
+test-slow: $(READY) $(FROM_NPM) ## the long fault and load runs
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: $(READY) ## quartsse beside every peer that is installed (ARGS=--quick)
@@ -46,7 +46,7 @@ $(READY): requirements/dev.txt pyproject.toml requirements/find-python
 	@touch $(READY)
 
 tests/node_modules/.package-lock.json: tests/package-lock.json
-	@npm ci --prefix tests --no-audit --no-fund --silent || echo "npm could not install dynalite: its tests will skip"
+	@npm ci --prefix tests --no-audit --no-fund --silent || echo "npm could not install what the tests take from it: those tests will skip"
 
 lock: ## make the hashed locks again from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements/base.txt
