@@ -160,6 +160,7 @@ def make_openings(settings: Settings, parts: Parts) -> Openings:
         trusted_hops=settings.trusted_hops,
         on_lambda=settings.on_lambda,
         deadline_margin=settings.deadline_margin,
+        compression=settings.compression == "on",
     )
 
 

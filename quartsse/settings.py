@@ -131,7 +131,7 @@ class Settings(BaseModel):
     )
     handover: bool = Field(True, validation_alias="SSE_HANDOVER", description="the fast way out")
     compression: Literal["on", "off"] = Field(
-        "on", validation_alias="SSE_COMPRESSION", description="reserved: streams are not compressed yet"
+        "on", validation_alias="SSE_COMPRESSION", description="gzip for clients that accept it"
     )
 
     max_connections: int = Field(100, ge=1, le=1_000_000, validation_alias="SSE_MAX_CONNECTIONS", description="streams")

@@ -8,43 +8,15 @@ from itertools import islice
 from operator import length_hint
 
 from quartsse.hub.clock import Clock
+from quartsse.hub.compression import NOTHING, Gzip, Sum
 from quartsse.hub.events import EndReason, Event, Payload, ResumeMode, StreamEnd, event, retry_field
 from quartsse.hub.filters import Filter
 from quartsse.hub.ids import NOWHERE, Place, new_instance
 from quartsse.hub.log import Entry, Log
+from quartsse.hub.tick import Piece, Tick
 
 SLICE = 500
 """Readers that one step of a fan-out writes to: 18,000 take half a second, and nothing else should wait for that."""
-
-
-@dataclass(slots=True)
-class Tick:
-    """What one channel got at once: updates, joined, and perhaps the totals after them. Shared by all its readers."""
-
-    updates: bytes
-    metrics: bytes
-    place: str
-    """Where a reader who has had it goes on from."""
-    serial: int
-    """Later ticks of a hub have greater ones."""
-    _chunk: bytes | None = None
-
-    @property
-    def data(self) -> bytes:
-        """The bytes of the stream."""
-        return self.updates + self.metrics if self.metrics else self.updates
-
-    @property
-    def chunk(self) -> bytes:
-        """The same as one chunk of HTTP/1.1's chunked coding (RFC 9112, section 7.1), made once for all readers."""
-        if self._chunk is None:
-            self._chunk = chunk(self.data)
-        return self._chunk
-
-
-def chunk(data: bytes) -> bytes:
-    """Bytes in HTTP/1.1's chunked coding; there is no state between chunks, so anyone may send them."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def _nothing() -> int:
@@ -56,7 +28,7 @@ class Subscription:
 
     Bounded: a tick that comes while more than `backlog_bytes` of earlier ones are unsent ends it with `lagged`. Of
     several waiting totals only the last is kept. A reader either takes what waits, woken by `wake`, or sets `write`
-    and gets each tick handed at once for as long as that answers True.
+    and gets each tick handed at once for as long as that answers True. With `gzip` what it takes is compressed.
     """
 
     __slots__ = (
@@ -66,6 +38,7 @@ class Subscription:
         "_waiting_bytes",
         "channel",
         "ending",
+        "gzip",
         "had",
         "owner",
         "place",
@@ -74,12 +47,13 @@ class Subscription:
         "write",
     )
 
-    def __init__(self, hub: "Hub", channel: "Channel", place: str, had: int) -> None:
+    def __init__(self, hub: "Hub", gzip: Gzip | None = None) -> None:
         self._hub = hub
-        self.channel: Channel | None = channel
-        self.place = place
+        self.gzip = gzip
+        self.channel: Channel | None = None
+        self.place = NOWHERE
         """Where the reader goes on from when it has taken what waits: as of then, watermark included."""
-        self.had = had
+        self.had = 0
         """The serial of the last tick that it was handed, or that was published before it joined its channel."""
         self.ending: bytes | None = None
         """The stream's last frame, once the server has ended it."""
@@ -89,7 +63,7 @@ class Subscription:
         self.write: Callable[[Tick], bool] | None = None
         self.unsent: Callable[[], int] = _nothing
         """How many bytes the reader has taken, or been written, that have not left the process: they are backlog."""
-        self._waiting: list[bytes] | None = None
+        self._waiting: list[Piece] | None = None
         self._waiting_bytes = 0
         self._metrics_at: int | None = None
 
@@ -102,23 +76,50 @@ class Subscription:
         """Hand one tick to the reader, or keep it until it is taken; unless the reader has had it, or has left."""
         if tick.serial <= self.had or self.channel is None:
             return
-        self.had = tick.serial
-        if self._waiting is None and self.write is not None and self.write(tick):
-            self.place = tick.place
-            return
-        if self._waiting_bytes + self.unsent() > self._hub.backlog_bytes:
-            self._hub.lagged(self)
-            return
-        self.place = tick.place
+        before, self.had = self.had, tick.serial
+        if self._waiting is None and self.write is not None:
+            if self.write(tick):
+                self.place = tick.place
+                return
+            self._unfollow(before)
         self._keep(tick)
-        if self.wake is not None:
-            self.wake()
+
+    def give(self, tick: Tick) -> None:
+        """Hand the reader something that nobody else gets."""
+        if self.channel is None:
+            return
+        self._unfollow(self.had)
+        self.had = tick.serial
+        self._keep(tick)
 
     def take(self) -> bytes:
         """Everything that waits, joined; empty if nothing does."""
         waiting = self._waiting
         self._forget()
-        return b"".join(waiting) if waiting else b""
+        if self.gzip is None:
+            return b"".join([piece.coded for piece in waiting]) if waiting else b""
+        data = b"".join([self.gzip.account(piece.plain, piece.coded) for piece in waiting or ()])
+        self._follow()
+        return data
+
+    def finish(self) -> bytes:
+        """The last bytes of a stream that the server has ended, to be sent once, behind what waited."""
+        ending = self.ending or b""
+        return ending if self.gzip is None else self.gzip.finish(ending)
+
+    def join(self, channel: "Channel", place: str, had: int) -> None:
+        """Read a channel from here on, behind the tick with the serial `had`."""
+        channel.subscriptions[self] = None
+        channel.summed = channel.summed or self.gzip is not None
+        self.channel, self.place, self.had = channel, place, had
+        self._follow()
+
+    def leave(self) -> None:
+        """Read nothing any more; what waits is still to be taken."""
+        if self.channel is not None:
+            self._unfollow(self.had)
+            del self.channel.subscriptions[self]
+            self.channel = None
 
     def end(self, reason: EndReason, retry_ms: int) -> None:
         """Let this be the end: what waits is still for the reader, then `stream_end`. Later calls change nothing."""
@@ -130,27 +131,47 @@ class Subscription:
 
     def close(self) -> None:
         """Leave the channel: the reader has gone. Later calls change nothing."""
+        self.gzip = None  # no sum is wanted of what nobody reads
         self._hub.leave(self)
         self._forget()
         self.owner = self.wake = self.write = None  # no cycle: the collector would find it after hours
         self.unsent = _nothing
 
     def _keep(self, tick: Tick) -> None:
+        if self._waiting_bytes + self.unsent() > self._hub.backlog_bytes:
+            self._hub.lagged(self)
+            return
+        self.place = tick.place
+        self._append(tick)
+        if self.wake is not None:
+            self.wake()
+
+    def _append(self, tick: Tick) -> None:
         if self._waiting is None:
             self._waiting = []
         if tick.metrics:
             self._drop_metrics(self._waiting)
-        for part in (tick.updates, tick.metrics):
-            if part:
-                self._waiting.append(part)
-                self._waiting_bytes += len(part)
+        for piece in tick.pieces(gzip=self.gzip is not None):
+            if piece.plain:
+                self._waiting.append(piece)
+                self._waiting_bytes += len(piece.coded)
         if tick.metrics:
             self._metrics_at = len(self._waiting) - 1
 
-    def _drop_metrics(self, waiting: list[bytes]) -> None:
+    def _drop_metrics(self, waiting: list[Piece]) -> None:
         """Take waiting totals out: newer ones come."""
         if self._metrics_at is not None:
-            self._waiting_bytes -= len(waiting.pop(self._metrics_at))
+            self._waiting_bytes -= len(waiting.pop(self._metrics_at).coded)
+
+    def _follow(self) -> None:
+        """From here on the reader is written what its channel gets, and nothing else: the channel sums it up."""
+        if self.gzip is not None and self.channel is not None and self._waiting is None and self.write is not None:
+            self.gzip.follow(self.channel.sum_at(self.had))
+
+    def _unfollow(self, had: int) -> None:
+        """That is over; the last tick it was written is the one with this serial."""
+        if self.gzip is not None and self.channel is not None:
+            self.gzip.settle(self.channel.sum_at(had))
 
     def _forget(self) -> None:
         self._waiting, self._waiting_bytes, self._metrics_at = None, 0, None
@@ -159,7 +180,7 @@ class Subscription:
 class Channel:
     """One filter's view of what is published, the readers who share it, and the ticks still to be handed to them."""
 
-    __slots__ = ("_rest", "filter", "queue", "subscriptions", "written_at")
+    __slots__ = ("_rest", "_sum", "_sums", "filter", "queue", "subscriptions", "summed", "written_at")
 
     def __init__(self, wanted: Filter, now: float) -> None:
         self.filter = wanted
@@ -167,8 +188,26 @@ class Channel:
         self.queue: deque[Tick] = deque()
         self.written_at = now
         """When its readers last got bytes, on the monotonic clock."""
+        self.summed = False
+        """Whether what it gets is summed up: as soon as a reader who takes gzip has joined."""
+        self._sum = NOTHING
+        self._sums: deque[Sum] = deque()
+        """For each tick in the queue, the sum of those before it."""
         self._rest: Iterator[Subscription] | None = None
         """Who has not had the first tick, where a slice ended in the middle of it."""
+
+    def add(self, tick: Tick, now: float) -> None:
+        """Queue a tick for everyone who reads now."""
+        self.written_at = now
+        self.queue.append(tick)
+        self._sums.append(self._sum)
+        if self.summed:
+            self._sum = self._sum.plus(tick.data)
+
+    def sum_at(self, serial: int) -> Sum:
+        """The sum of all ticks up to one; only differences between two points mean anything."""
+        later = (before for tick, before in zip(self.queue, self._sums, strict=True) if tick.serial > serial)
+        return next(later, self._sum)
 
     def deliver(self, limit: int) -> int:
         """Hand waiting ticks to at most `limit` readers, in order; how many were reached."""
@@ -185,7 +224,7 @@ class Channel:
         tick, readers = self.queue[0], list(self.subscriptions)
         for reader in readers:
             reader.receive(tick)
-        self.queue.popleft()
+        self._delivered()
         return len(readers)
 
     def _deliver_to_some(self, limit: int) -> int:
@@ -197,9 +236,13 @@ class Channel:
             reader.receive(tick)
         left = length_hint(self._rest)
         if not left:
-            self.queue.popleft()
+            self._delivered()
             self._rest = None
         return before - left
+
+    def _delivered(self) -> None:
+        self.queue.popleft()
+        self._sums.popleft()
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,14 +344,15 @@ class Hub:
         if quiet:
             self._enqueue_all(quiet, self._tick(comment))
 
-    def subscribe(self, wanted: Filter, after: Place | None = None) -> tuple[Subscription, Replay]:
+    def subscribe(
+        self, wanted: Filter, after: Place | None = None, gzip: Gzip | None = None
+    ) -> tuple[Subscription, Replay]:
         """Join the channel of a filter at the end of what has been published, with what was missed since `after`.
 
         Read the current state in the same step of the loop: then nothing falls between it and the first tick.
         """
-        channel = self._channel(wanted)
-        subscription = Subscription(self, channel, str(self.place), had=self._ticks)
-        channel.subscriptions[subscription] = None
+        subscription = Subscription(self, gzip)
+        subscription.join(self._channel(wanted), str(self.place), had=self._ticks)
         return subscription, self.replay(wanted, after)
 
     def refilter(self, subscription: Subscription, wanted: Filter) -> None:
@@ -321,22 +365,18 @@ class Hub:
         self._catch_up(subscription)
         if subscription.channel is not None:  # catching up may have ended it
             self.leave(subscription)
-            subscription.channel = self._channel(wanted)
-            subscription.channel.subscriptions[subscription] = None
-            subscription.had, subscription.place = self._ticks, NOWHERE
+            subscription.join(self._channel(wanted), NOWHERE, had=self._ticks)
 
     def send(self, subscription: Subscription, data: bytes) -> None:
         """Give one reader something of its own, behind everything that was published before."""
         self._catch_up(subscription)
-        subscription.receive(self._tick(data))
+        subscription.give(self._tick(data))
 
     def leave(self, subscription: Subscription) -> None:
         """Take a reader out of its channel; an empty channel is gone with it."""
-        channel, subscription.channel = subscription.channel, None
-        if channel is None:
-            return
-        del channel.subscriptions[subscription]
-        if not channel.subscriptions:
+        channel = subscription.channel
+        subscription.leave()
+        if channel is not None and not channel.subscriptions:
             self._remove(channel)
 
     def lagged(self, subscription: Subscription) -> None:
@@ -425,10 +465,9 @@ class Hub:
         self._pump_soon()
 
     def _enqueue(self, channel: Channel, tick: Tick, now: float) -> None:
-        channel.written_at = now
         if not channel.queue:
             self._ready.append(channel)
-        channel.queue.append(tick)
+        channel.add(tick, now)
 
     def _catch_up(self, subscription: Subscription) -> None:
         """Hand one reader all that is queued for its channel, before its turn."""

@@ -1,5 +1,7 @@
 """The app: the routes, and what holds for every request."""
 
+from collections.abc import Mapping
+
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WrongMethod
@@ -48,8 +50,7 @@ def _guard(app: Quart, parts: Parts) -> None:
 
     @app.after_request
     async def allow_origin(response: Response) -> Response:
-        for name, value in parts.cors.headers(list(request.scope["headers"])).items():
-            response.headers.setdefault(name, value)
+        _add_to(response, parts.cors.headers(list(request.scope["headers"])))
         response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response
 
@@ -65,6 +66,15 @@ def _guard(app: Quart, parts: Parts) -> None:
         if error.code == NotFound.status:
             return refusal(NotFound("Not found"))
         return answer({"detail": error.description or error.name}, status=error.code or 500)
+
+
+def _add_to(response: Response, headers: Mapping[str, str]) -> None:
+    """Add headers that the answer does not have yet; what it varies by is added to what is there."""
+    for name, value in headers.items():
+        if name == "Vary":
+            response.vary.add(value)
+        else:
+            response.headers.setdefault(name, value)
 
 
 def _methods() -> list[str]:

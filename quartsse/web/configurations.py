@@ -140,7 +140,7 @@ class _Show:
             payload = Configuration(config_id=saved.config_id, name=saved.name, tickers=list(saved.tickers))
             return self.hub.event("configuration", payload)
 
-        return View(_filter(saved, self.wanted), state, self.changes.note(self.key, saved))
+        return View(_filter(saved, self.wanted), state, self.changes.note(self.key, saved), private=True)
 
     def changes_of(self, stream: Stream) -> Callable[[Saved | None], None]:
         """What a stream does when its configuration changes."""

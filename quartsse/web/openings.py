@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from quart import Response, request
+from werkzeug.datastructures import Accept
+from werkzeug.http import parse_accept_header
 
 from quartsse.errors import NotAcceptable, Refused, ShuttingDown
 from quartsse.hub.events import EndReason, retry_field
@@ -29,13 +31,21 @@ POLITE = {429, 503}
 class Openings:
     """Opens streams. `trusted_hops` and `on_lambda` say where a client's address is to be found.
 
-    On Lambda a stream ends `deadline_margin` seconds before its invocation does.
+    On Lambda a stream ends `deadline_margin` seconds before its invocation does. `compression` lets clients that
+    accept gzip have it.
     """
 
     def __init__(
-        self, parts: Parts, *, trusted_hops: int = 0, on_lambda: bool = False, deadline_margin: float = 5.0
+        self,
+        parts: Parts,
+        *,
+        trusted_hops: int = 0,
+        on_lambda: bool = False,
+        deadline_margin: float = 5.0,
+        compression: bool = True,
     ) -> None:
         self.parts = parts
+        self._compression = compression
         self._trusted_hops = trusted_hops
         self._on_lambda = on_lambda
         self._deadline_margin = deadline_margin
@@ -68,7 +78,7 @@ class Openings:
             raise ShuttingDown
         whose = await user() if user is not None else None
         if request.method == "HEAD":
-            return Response("", headers=HEADERS)
+            return Response("", headers=self._headers())
         return await self._open(start, wanted, whose)
 
     async def _open(self, start: Start, wanted: Asked, user: User | None) -> Response:
@@ -83,8 +93,11 @@ class Openings:
         # Released by the task and not by the body: if the client has already gone, the body is never started and
         # its `finally` never runs. After a hand-over the wire owns the stream, and this task's end means nothing.
         _current_task().add_done_callback(lambda _: None if stream.handed_over else stream.close())
+        headers = self._headers()
+        if "Content-Encoding" in headers:
+            stream.compress()
         fast = self.parts.streams.handover and request.http_version == "1.1"
-        response = Response(stream.body(fast=fast), headers=_headers())
+        response = Response(stream.body(fast=fast), headers=_closing(headers))
         response.timeout = None
         return response
 
@@ -93,6 +106,15 @@ class Openings:
             left = seconds_left(list(request.scope["headers"]), self.parts.streams.clock.wall())
             if left is not None:
                 stream.end_after(left - self._deadline_margin, "deadline")
+
+    def _headers(self) -> dict[str, str]:
+        """The head of a stream, compressed if both sides want that."""
+        headers = dict(HEADERS)
+        if self._compression:
+            headers["Vary"] = "Accept-Encoding"
+            if takes_gzip(request.headers.getlist("Accept-Encoding")):
+                headers["Content-Encoding"] = "gzip"
+        return headers
 
     def _address(self) -> str:
         """The address that this stream counts to."""
@@ -107,7 +129,7 @@ class Openings:
         retry_ms = 1000 * (refused.retry_after or 0)
         own = own_place(wanted.last_event_id)
         return Response(
-            retry_field(retry_ms) + b"\n" + self.parts.hub.last_frame(reason, retry_ms, own), headers=_headers()
+            retry_field(retry_ms) + b"\n" + self.parts.hub.last_frame(reason, retry_ms, own), headers=_closing(HEADERS)
         )
 
 
@@ -121,9 +143,16 @@ def _check_accept() -> None:
         raise NotAcceptable("Accept excludes text/event-stream, the one form that a stream has")
 
 
-def _headers() -> dict[str, str]:
+def takes_gzip(accepted: list[str]) -> bool:
+    """Whether `Accept-Encoding` allows gzip, and prefers nothing to it (RFC 9110, section 12.5.3)."""
+    wishes = parse_accept_header(", ".join(accepted), Accept)
+    uncompressed = max((quality for name, quality in wishes if name.lower() == "identity"), default=0.0)
+    return 0 < wishes.quality("gzip") >= uncompressed
+
+
+def _closing(headers: Mapping[str, str]) -> dict[str, str]:
     """With `Connection: close` on HTTP/1.1: a proxy's pool would send its next request into a connection that ends."""
-    return {**HEADERS, "Connection": "close"} if request.http_version.startswith("1.") else dict(HEADERS)
+    return {**headers, "Connection": "close"} if request.http_version.startswith("1.") else dict(headers)
 
 
 def _current_task() -> asyncio.Task[object]:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from quartsse.feed.poller import Poller
 from quartsse.hub.clock import Clock
+from quartsse.hub.compression import Gzip
 from quartsse.hub.events import EndReason, Event, FeedState, Resume, retry_field
 from quartsse.hub.filters import Filter
-from quartsse.hub.hub import Hub, Subscription, Tick, chunk, spread
+from quartsse.hub.hub import Hub, Subscription, spread
 from quartsse.hub.ids import Place, own_place, place_in
+from quartsse.hub.tick import Tick, chunk
 from quartsse.telemetry.metrics import NoTelemetry, Telemetry
 from quartsse.web.handover import DOOR, Door
 from quartsse.web.limits import Slot
@@ -39,12 +41,13 @@ class View:
     """What a stream shows: its filter, and the state event that closes its opening.
 
     `covers` says whether the filter has been the same since a reader was at a place; where it has not, the reader
-    gets the last updates beside what was missed.
+    gets the last updates beside what was missed. `private` says whether the filter or the state is a secret.
     """
 
     filter: Filter
     state: Callable[[], Event]
     covers: Callable[[Place], bool] = lambda place: True  # noqa: ARG005 - a filter that never changes covers all
+    private: bool = False
 
 
 class Stream:
@@ -58,6 +61,7 @@ class Stream:
         "_clock",
         "_door",
         "_ended",
+        "_gzip",
         "_last_event_id",
         "_lobby",
         "_slot",
@@ -79,6 +83,7 @@ class Stream:
         self._clock = streams.clock
         self._started = self._clock.monotonic()
         self._door = DOOR.get()
+        self._gzip: Gzip | None = None
         self._told: FeedState | None = None
         self._subscription: Subscription | None = None
         self._wire: Wire | None = None
@@ -94,22 +99,27 @@ class Stream:
         """Whether a wire owns it, and no task any more."""
         return self._wire is not None
 
+    def compress(self) -> None:
+        """Let the body be gzip: what the response's `Content-Encoding` has to say."""
+        self._gzip = Gzip()
+
     async def body(self, *, fast: bool) -> AsyncGenerator[bytes]:
         """The bytes of the stream, until it ends or is handed over; `fast` allows the latter."""
         own = own_place(self._last_event_id)
         streams = self._streams
         first = [retry_field(streams.retry_ms) + b"\n" + self._heartbeat(own)]
         if not streams.poller.showable:
-            yield first.pop()
+            yield self._coded(first.pop())
             async for frame in self._wait_for_state(own):
-                yield frame
+                yield self._coded(frame)
         if self._ended is not None:
             reason, retry_ms = self._ended
-            yield b"".join(first) + streams.hub.last_frame(reason, retry_ms, own)
+            last = b"".join(first) + streams.hub.last_frame(reason, retry_ms, own)
+            yield last if self._gzip is None else self._gzip.finish(last)
             return
         subscription, frames = self._subscribe(own)
         for piece in _pieces([*first, *frames]):
-            yield piece
+            yield self._coded(piece)
         if fast and self._door is not None:
             self._hand_over(self._door, subscription)
             return
@@ -181,6 +191,14 @@ class Stream:
         reason = self._ended[0] if self._ended else "client"
         self._streams.closed(self, reason, self._clock.monotonic() - self._started)
 
+    def _coded(self, data: bytes) -> bytes:
+        """What is for this reader alone, as it takes it.
+
+        It says again what the request said (the id); what is secret must not be compressed beside that: the length
+        would tell somebody who chooses the one and measures how the other goes with it (RFC 7457, section 2.6).
+        """
+        return data if self._gzip is None else self._gzip.encode(data, compressed=not self._view.private)
+
     async def _wait_for_state(self, own: str) -> AsyncGenerator[bytes]:
         """Heartbeats, until there is a state to show or the stream is ended."""
         streams = self._streams
@@ -211,11 +229,11 @@ class Stream:
         """
         streams, view = self._streams, self._view
         after = place_in(self._last_event_id) if self._last_event_id else None
-        subscription, replay = streams.hub.subscribe(view.filter, after)
+        subscription, replay = streams.hub.subscribe(view.filter, after, self._gzip)
         subscription.owner = self
         self._subscription = subscription
         if subscription.channel is not None:  # its filter is equal: thousands of readers share that one
-            self._view = View(subscription.channel.filter, view.state, view.covers)
+            self._view = View(subscription.channel.filter, view.state, view.covers, view.private)
         frames = replay.frames
         if replay.mode == "snapshot" or (after is not None and not view.covers(after)):
             frames = [*(update.frame(own) for update in streams.poller.window.updates(view.filter)), *frames]
@@ -244,11 +262,12 @@ class Stream:
 class Wire(asyncio.Protocol):
     """What is left of a reader after the hand-over: ready-made chunks go straight to its transport."""
 
-    __slots__ = ("_from_client", "_opening", "_paused", "_stream", "_subscription", "_transport")
+    __slots__ = ("_from_client", "_gzip", "_opening", "_paused", "_stream", "_subscription", "_transport")
 
     def __init__(self, stream: Stream, subscription: Subscription) -> None:
         self._stream = stream
         self._subscription = subscription
+        self._gzip = subscription.gzip is not None
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._from_client = 0
@@ -273,19 +292,19 @@ class Wire(asyncio.Protocol):
         if self._paused or self._transport is None:
             return False
         if not self._transport.is_closing():
-            self._transport.write(tick.chunk)
+            self._transport.write(tick.gzip_chunk if self._gzip else tick.chunk)
         return True
 
     def flush(self) -> None:
         """Send what waits, if the socket takes it; and in any case the end."""
-        transport, ending = self._transport, self._subscription.ending
-        if transport is None or transport.is_closing() or (self._paused and ending is None):
+        transport, ended = self._transport, self._subscription.ending is not None
+        if transport is None or transport.is_closing() or (self._paused and not ended):
             return
         waiting = self._subscription.take()
         if waiting:
             transport.write(chunk(waiting))
-        if ending is not None:
-            transport.write(chunk(ending) + _LAST_CHUNK)
+        if ended:
+            transport.write(chunk(self._subscription.finish()) + _LAST_CHUNK)
             transport.close()
 
     def abort(self) -> None:
@@ -400,13 +419,13 @@ async def _ticks(subscription: Subscription) -> AsyncGenerator[bytes]:
     sending = 0
     subscription.unsent = lambda: sending
     while True:
-        data, ending = subscription.take(), subscription.ending
+        data = subscription.take()
         if data:
             sending = len(data)
             yield data  # comes back when the server has room for more
             sending = 0
-        elif ending is not None:
-            yield ending
+        elif subscription.ending is not None:
+            yield subscription.finish()
             return
         else:
             something.clear()

@@ -8,8 +8,9 @@ from quartsse.client import Parser, ServerEvent
 from quartsse.hub.clock import Clock
 from quartsse.hub.events import Event, Heartbeat, Metrics, event
 from quartsse.hub.filters import Filter
-from quartsse.hub.hub import Hub, Subscription, Tick
+from quartsse.hub.hub import Hub, Subscription
 from quartsse.hub.ids import Place, place_in
+from quartsse.hub.tick import Tick
 
 START = 1_764_671_400.0
 """A moment on the wall clock: 2025-12-02T10:30:00Z."""

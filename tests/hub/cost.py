@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from quartsse.hub.events import Event
 from quartsse.hub.filters import Filter
-from quartsse.hub.hub import Hub, Tick
+from quartsse.hub.hub import Hub
+from quartsse.hub.tick import Tick
 
 DATA = b'{"ticker":"T001","score":0.87,"label":"positive","confidence":0.87,"source":"reuters",' + b" " * 100 + b"}"
 TICKERS = [f"T{number:03d}" for number in range(500)]

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from quartsse.client import Parser
 from quartsse.hub.events import KEEP_ALIVE, Configuration, Event, SentimentUpdate, StreamEnd, event, retry_field
-from quartsse.hub.hub import chunk
 from quartsse.hub.ids import NOWHERE, digest
+from quartsse.hub.tick import chunk
 from tests.hub.building import parsed, sentiment
 
 PLACE = "abcdefgh.7.1764671400000"

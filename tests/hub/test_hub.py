@@ -6,8 +6,9 @@ import pytest
 
 from quartsse.hub.events import KEEP_ALIVE
 from quartsse.hub.filters import Filter
-from quartsse.hub.hub import SLICE, Hub, Subscription, Tick, chunk, spread
+from quartsse.hub.hub import SLICE, Hub, Subscription, spread
 from quartsse.hub.ids import NOWHERE, Place, place_in
+from quartsse.hub.tick import Tick, chunk
 from tests.hub.building import (
     ALL,
     NONE,

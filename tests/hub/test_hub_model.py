@@ -1,5 +1,6 @@
 """The hub against a list: whatever happens, each reader gets what its filter matches, in order, once."""
 
+import zlib
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -8,9 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from quartsse.client import ServerEvent
+from quartsse.hub.compression import Gzip
 from quartsse.hub.filters import Filter
 from quartsse.hub.hub import Hub, Subscription
 from quartsse.hub.ids import Place
+from quartsse.hub.tick import Tick
 from tests.hub import building
 from tests.hub.building import ALL, NONE, Later, Time, identity_of, only, parsed, place_of, update
 
@@ -28,11 +31,23 @@ class Modelled:
     subscription: Subscription
     filter: Filter
     expected: list[str]
-    received: bytes = b""
+    opening: bytes = b""
     reading: bool = True
+    sent: bytes = b""
+    """Its body, in the coding that it takes."""
+
+    def __post_init__(self) -> None:
+        gzip = self.subscription.gzip
+        self.decoder = zlib.decompressobj(31)
+        self.received = b""
+        self.get(self.opening if gzip is None else gzip.encode(self.opening))
+
+    def get(self, data: bytes) -> None:
+        self.sent += data
+        self.received += data if self.subscription.gzip is None else self.decoder.decompress(data)
 
     def take(self) -> None:
-        self.received += self.subscription.take()
+        self.get(self.subscription.take())
 
 
 class HubAgainstAList(RuleBasedStateMachine):
@@ -58,15 +73,15 @@ class HubAgainstAList(RuleBasedStateMachine):
         self.open: list[Modelled] = []
         self.serial = 0
 
-    @rule(target=readers, wanted=filters, reading=st.booleans())
-    def join(self, wanted: Filter, reading: bool) -> Modelled:
-        subscription, replay = self.hub.subscribe(wanted)
+    @rule(target=readers, wanted=filters, reading=st.booleans(), gzip=st.booleans())
+    def join(self, wanted: Filter, reading: bool, gzip: bool) -> Modelled:
+        subscription, replay = self.hub.subscribe(wanted, gzip=Gzip() if gzip else None)
         assert replay.mode == "snapshot"
         return self._joined(subscription, wanted, [], b"", reading=reading)
 
-    @rule(target=readers, wanted=filters, after=places, reading=st.booleans())
-    def resume(self, wanted: Filter, after: Place, reading: bool) -> Modelled:
-        subscription, replay = self.hub.subscribe(wanted, after)
+    @rule(target=readers, wanted=filters, after=places, reading=st.booleans(), gzip=st.booleans())
+    def resume(self, wanted: Filter, after: Place, reading: bool, gzip: bool) -> Modelled:
+        subscription, replay = self.hub.subscribe(wanted, after, Gzip() if gzip else None)
         known = after.number >= len(self.updates) - LOG_EVENTS
         assert replay.mode == ("exact" if known else "snapshot")
         missed = [identity for identity, ticker in self.updates[after.number :] if wanted.matches(ticker)]
@@ -168,12 +183,13 @@ class HubAgainstAList(RuleBasedStateMachine):
         modelled = Modelled(subscription, wanted, missed, opening, reading)
         if len(self.open) % 2:  # every other one is written to directly, the rest takes what waits
 
-            def write(tick: object) -> bool:
+            def write(tick: Tick) -> bool:
                 if modelled.reading:
-                    modelled.received += tick.data  # type: ignore[attr-defined]
+                    modelled.get(tick.data if subscription.gzip is None else unchunked(tick.gzip_chunk))
                 return modelled.reading
 
             subscription.write = write
+            modelled.take()
         else:
             subscription.wake = lambda: modelled.take() if modelled.reading else None
         self.open.append(modelled)
@@ -185,6 +201,9 @@ class HubAgainstAList(RuleBasedStateMachine):
         assert modelled.subscription.ending is not None
         modelled.take()
         (ending,) = parsed(modelled.subscription.ending)
+        if modelled.subscription.gzip is not None:
+            whole = modelled.sent + modelled.subscription.finish()
+            assert zlib.decompress(whole, 31) == modelled.received + modelled.subscription.ending
         got = _without_state(parsed(modelled.received))
         rest = modelled.expected[len(got) :]
         assert got + rest == modelled.expected
@@ -194,6 +213,11 @@ class HubAgainstAList(RuleBasedStateMachine):
                 replayed = [identity_of(one) for one in parsed(b"".join(replay.frames))]
                 assert replayed == [identity for identity in rest if not identity.startswith("own")]
         return multiple(*_places([ending]))
+
+
+def unchunked(data: bytes) -> bytes:
+    size, _, rest = data.partition(b"\r\n")
+    return rest[: int(size, 16)]
 
 
 def _places(events: list[ServerEvent]) -> list[Place]:

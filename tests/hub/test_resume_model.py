@@ -17,8 +17,9 @@ import pytest
 from quartsse.feed.items import Item
 from quartsse.feed.window import Window
 from quartsse.hub.clock import Clock
-from quartsse.hub.hub import Hub, Subscription, Tick
+from quartsse.hub.hub import Hub, Subscription
 from quartsse.hub.ids import own_place, place_in
+from quartsse.hub.tick import Tick
 from tests.hub.building import ALL, START, heartbeat, only
 
 POLL = 2.0

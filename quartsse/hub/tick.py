@@ -1,0 +1,60 @@
+"""Ticks: what a channel gets at once, made ready once for all its readers in every form that they take."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from quartsse.hub.compression import deflated
+
+
+class Piece(NamedTuple):
+    """A part of a tick that waits for a reader: its bytes, and the form in which this reader takes them."""
+
+    plain: bytes
+    coded: bytes
+
+
+@dataclass(slots=True)
+class Tick:
+    """What one channel got at once: updates, joined, and perhaps the totals after them. Shared by all its readers."""
+
+    updates: bytes
+    metrics: bytes
+    place: str
+    """Where a reader who has had it goes on from."""
+    serial: int
+    """Later ticks of a hub have greater ones."""
+    _chunk: bytes | None = None
+    _gzip_chunk: bytes | None = None
+    _gzip_pieces: tuple[Piece, Piece] | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the stream."""
+        return self.updates + self.metrics if self.metrics else self.updates
+
+    @property
+    def chunk(self) -> bytes:
+        """The same as one chunk of HTTP/1.1's chunked coding (RFC 9112, section 7.1), made once for all readers."""
+        if self._chunk is None:
+            self._chunk = chunk(self.data)
+        return self._chunk
+
+    @property
+    def gzip_chunk(self) -> bytes:
+        """The same for readers who take gzip, compressed once for all of them."""
+        if self._gzip_chunk is None:
+            self._gzip_chunk = chunk(deflated(self.data))
+        return self._gzip_chunk
+
+    def pieces(self, *, gzip: bool) -> tuple[Piece, Piece]:
+        """Updates and totals apart, for readers who wait: of several totals they get only the last."""
+        if not gzip:
+            return Piece(self.updates, self.updates), Piece(self.metrics, self.metrics)
+        if self._gzip_pieces is None:
+            self._gzip_pieces = Piece(self.updates, deflated(self.updates)), Piece(self.metrics, deflated(self.metrics))
+        return self._gzip_pieces
+
+
+def chunk(data: bytes) -> bytes:
+    """Bytes in HTTP/1.1's chunked coding; there is no state between chunks, so anyone may send them."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
