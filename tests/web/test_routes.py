@@ -149,10 +149,10 @@ async def test_an_allowed_origin_may_read_streams_and_errors_and_others_may_not(
         for path in ("/api/v2/stream", "/api/v2/stream?tickers=", "/nowhere"):
             allowed = await service.get(path, Origin="https://app.example")
             assert allowed.headers["access-control-allow-origin"] == "https://app.example"
-            assert allowed.headers["vary"] == "Origin"
+            assert "Origin" in allowed.headers["vary"]
             refused = await service.get(path, Origin="https://app.example.evil")
             assert "access-control-allow-origin" not in refused.headers
-            assert refused.headers["vary"] == "Origin"
+            assert "Origin" in refused.headers["vary"]
 
 
 async def test_a_preflight_is_answered_with_the_methods_and_the_resume_header() -> None:

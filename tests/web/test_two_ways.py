@@ -5,6 +5,7 @@ import contextlib
 import random
 import re
 import socket
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,30 +73,65 @@ class TurnedSource(MemorySource):
         await self._waiting.wait()
 
 
+class Body:
+    """The body of a response as its bytes come; zlib checks the trailer of a gzip one."""
+
+    def __init__(self) -> None:
+        self.read = b""
+        """What can be read of it so far."""
+        self.whole = False
+        """Whether it has ended as it should."""
+        self._raw = b""
+        self._decoder: Any = None
+        self._in_head = True
+
+    def feed(self, data: bytes) -> None:
+        self._raw += data
+        if self._in_head and b"\r\n\r\n" in self._raw:
+            head, _, self._raw = self._raw.partition(b"\r\n\r\n")
+            assert b"chunked" in head.lower()
+            self._in_head = False
+            if b"content-encoding: gzip" in head.lower():
+                self._decoder = zlib.decompressobj(31)
+        while not self._in_head and (chunk := self._chunk()) is not None:
+            self.read += chunk if self._decoder is None else self._decoder.decompress(chunk)
+            self.whole = not chunk
+            assert not self.whole or self._decoder is None or self._decoder.eof
+
+    def _chunk(self) -> bytes | None:
+        size, found, rest = self._raw.partition(b"\r\n")
+        if not found or len(rest) < int(size, 16) + 2:
+            return None
+        self._raw = rest[int(size, 16) + 2 :]
+        return rest[: int(size, 16)]
+
+
 @dataclass
 class Viewer:
     """Someone who watches, comes back, and may stop reading for a while."""
 
     query: str
+    gzip: bool
     bodies: list[bytes] = field(default_factory=list)
     stream: Stream | None = None
     slow: bool = False
     shown: bool = False
     """Whether its filter is another one than it asked for."""
     sock: socket.socket | None = None
-    received: bytes = b""
+    received: Body = field(default_factory=Body)
     reading: asyncio.Task[None] | None = None
     may_read: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def come(self, port: int) -> None:
         """Open a stream, from the last id if there is one, and read its opening."""
         last = re.findall(rb"(?m)^id: (\S+)$", b"".join(self.bodies))
-        self.sock, self.received, self.shown = socket.socket(), b"", False
+        self.sock, self.received, self.shown = socket.socket(), Body(), False
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self.sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(self.sock, ("127.0.0.1", port))
         ask = f"GET /api/v2/stream?{self.query} HTTP/1.1\r\nHost: localhost\r\n"
         ask += f"Last-Event-ID: {last[-1].decode()}\r\n" if last else ""
+        ask += "Accept-Encoding: gzip\r\n" if self.gzip else ""
         await asyncio.get_running_loop().sock_sendall(self.sock, ask.encode() + b"\r\n")
         self.may_read.set()
         self.reading = asyncio.create_task(self._read(self.sock))
@@ -103,7 +139,7 @@ class Viewer:
 
     async def has(self, wanted: bytes) -> None:
         async with asyncio.timeout(5):
-            while wanted not in self.received:
+            while wanted not in self.received.read:
                 await asyncio.sleep(0)
 
     async def end(self) -> None:
@@ -123,7 +159,7 @@ class Viewer:
     def _keep(self) -> None:
         assert self.sock is not None
         self.sock.close()
-        self.bodies.append(unchunked(self.received))
+        self.bodies.append(self.received.read if self.received.whole else self.received.read + b"<cut>")
         self.stream = self.sock = None
 
     async def _read(self, sock: socket.socket) -> None:
@@ -133,21 +169,7 @@ class Viewer:
                 data = await asyncio.get_running_loop().sock_recv(sock, 1 << 16)
                 if not data:
                     return
-                self.received += data
-
-
-def unchunked(received: bytes) -> bytes:
-    """The body, with `<cut>` behind it unless it has ended as it should."""
-    head, _, rest = received.partition(b"\r\n\r\n")
-    assert b"chunked" in head.lower()
-    body = b""
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        if size == b"0":
-            return body
-        body += rest[: int(size, 16)]
-        rest = rest[int(size, 16) + 2 :]
-    return body + b"<cut>"
+                self.received.feed(data)
 
 
 class Play:
@@ -186,7 +208,7 @@ class Play:
                 await viewer.has(b"id: evt_%b." % beat.identity.encode())
 
     async def join(self) -> None:
-        self.viewers.append(Viewer(self.chance.choice(QUERIES)))
+        self.viewers.append(Viewer(self.chance.choice(QUERIES), gzip=self.chance.random() < 0.5))
         await self._come(self.viewers[-1])
 
     async def return_(self) -> None:
@@ -243,7 +265,9 @@ class Play:
         viewer.may_read.clear()
         for number in range(FLOOD):
             identity = f"f{self._floods}x{number}"
-            self._parts.hub.publish([Event("sentiment_update", identity, b"x" * 8_000, "FLOOD")])
+            self._parts.hub.publish(
+                [Event("sentiment_update", identity, self.chance.randbytes(4_000).hex().encode(), "FLOOD")]
+            )
             await self.settle()
         await viewer.end()
         await self._gone(stream)
