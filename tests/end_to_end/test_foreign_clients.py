@@ -5,11 +5,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.dynamodb import Record, Tables
+from tests.dynamodb import Tables
 from tests.end_to_end.examiner import Marks, examine
 from tests.end_to_end.foreign import FOREIGN, Client, Reader, reading
 from tests.processes import free_port
@@ -41,7 +43,7 @@ class Writer:
     def __init__(self, table: Tables) -> None:
         self.written: Told = {}
         self._table = table
-        self._keys: dict[str, Record] = {}
+        self._keys: dict[str, Any] = {}
 
     async def write(self) -> None:
         """A new item, of a ticker of its own."""
@@ -76,7 +78,7 @@ def modes(reader: Reader) -> set[str]:
 
 async def everyone(readers: list[Reader], true: Callable[[Reader], bool]) -> None:
     """Wait until something is true of every client."""
-    came = await asyncio.gather(*(reader.until(lambda reader=reader: true(reader), 30) for reader in readers))
+    came = await asyncio.gather(*(reader.until(partial(true, reader), 30) for reader in readers))
     assert all(came), {
         reader.client.name: (told(reader), reader.events[-3:])
         for reader, fine in zip(readers, came, strict=True)
@@ -129,7 +131,7 @@ def marks() -> dict[Client, Marks]:
 def row(client: Client, mark: Marks) -> str:
     """A client's line in the docs."""
     waits = {0: "-", 1: "as told", 2: "twice as long"}.get(round(mark.waits), f"{mark.waits:.1f} times")
-    cells = [
+    cells: list[bool | str] = [
         mark.headers,
         mark.asks_for_gzip and mark.reads_at_once,
         mark.comes_back,

@@ -13,8 +13,8 @@ while True:
     try:
         with requests.get(url, stream=True, headers=headers, timeout=(5, 60)) as response:
             if response.ok:
-                for event in sseclient.SSEClient(response).events():
-                    headers["Last-Event-ID"] = event.id
+                for event in sseclient.SSEClient(response.iter_content(None)).events():
+                    headers["Last-Event-ID"] = event.id or ""
                     delay = delay if event.retry is None else int(event.retry) / 1000
                     line = {"event": event.event, "id": event.id, "data": json.loads(event.data)}
                     print(json.dumps(line), flush=True)
