@@ -15,10 +15,14 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Those that are here, and those that are elsewhere."""
-        return sorted([*super().list_commands(ctx), "load"])
+        return sorted([*super().list_commands(ctx), "check", "load"])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """One of them."""
+        if cmd_name == "check":
+            from quartsse.tools.check.command import check
+
+            return check
         if cmd_name == "load":
             from quartsse.tools.load import load
 

@@ -3,6 +3,8 @@
 import os
 import resource
 from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -259,6 +261,40 @@ def _first_line(error: ValidationError, found: Mapping[str, str]) -> str:
         return f"{name} is required: the name of the table"
     value = "…" if name in {"SSE_TICKET_SECRET", "SSE_JWT_KEY"} else repr(found.get(name, ""))
     return f"{name} is {value}: {said[0].lower()}{said[1:]}"
+
+
+Origin = Literal["environment", "default", "place"]
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A setting as it is in force. `origin`: the environment, its default, or the place (Lambda, ECS, SSE_SOURCE)."""
+
+    variable: str
+    value: str
+    origin: Origin
+
+
+def in_force(settings: Settings, environment: Mapping[str, str] | None = None) -> list[InForce]:
+    """Every setting with where it came from; of a secret, only that it is set."""
+    found = os.environ if environment is None else environment
+    told = []
+    for name, field in Settings.model_fields.items():
+        if field.exclude:
+            continue
+        value = getattr(settings, name)
+        given = next((variable for variable in names_of(name) if found.get(variable)), None)
+        by_itself: Origin = "default" if value == field.get_default() else "place"
+        shown = "set, not shown" if isinstance(value, SecretStr) else _default_of(value).strip("`")
+        told.append(InForce(given or names_of(name)[0], shown, "environment" if given else by_itself))
+    return told
+
+
+def unread(environment: Mapping[str, str] | None = None) -> dict[str, str | None]:
+    """Variables that look like settings and are none, each with the one that was perhaps meant."""
+    found = os.environ if environment is None else environment
+    strangers = sorted(name for name in found if name.startswith("SSE_") and name not in VARIABLES)
+    return {name: next(iter(get_close_matches(name, VARIABLES, 1)), None) for name in strangers}
 
 
 def documented() -> str:

@@ -12,7 +12,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from math import ceil
@@ -20,6 +19,7 @@ from math import ceil
 import click
 
 from quartsse.client import ConnectionFailed, EventTooLarge, Parser, ProtocolError, Response, ServerEvent, open_stream
+from quartsse.tools.terminal import header, progress_line
 
 OPENING_AT_ONCE = 100
 SETTLE_SECONDS = 0.5
@@ -330,31 +330,12 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"problem    {count:,} x {problem}"
 
 
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[Callable[[str], None]]:
-    """A line on stderr that is written again and again; nothing where nobody watches."""
-    if not shown:
-        yield lambda _: None
-        return
-    try:
-        yield lambda text: click.echo(f"\r\033[K{text}", nl=False, err=True)
-    finally:
-        click.echo("\r\033[K", nl=False, err=True)
-
-
 def raise_file_limit(streams: int) -> None:
     """Let this process open enough files. Raises click.UsageError if it may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if streams + SPARE_FILES > hard:
         raise click.UsageError(f"{streams:,} streams, but this process may open {hard:,} files: see ulimit -n")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, streams + SPARE_FILES), hard))
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition(":")
-    if not separator:
-        raise click.BadParameter(f"{text!r} is no header: expected 'Name: value'", param_hint="--header")
-    return name.strip(), value.strip()
 
 
 @click.command()
@@ -371,8 +352,8 @@ def load(url: str, streams: int, seconds: float, headers: tuple[str, ...], *, as
     Ends with status 1 if a stream was not opened or cut, or an event was missing or came twice.
     """
     raise_file_limit(streams)
-    options = LoadOptions(url, streams, seconds, dict(map(_header, headers)))
-    with _progress(shown=sys.stderr.isatty()) as progress:
+    options = LoadOptions(url, streams, seconds, dict(map(header, headers)))
+    with progress_line(shown=sys.stderr.isatty()) as progress:
         report = asyncio.run(Load(options).run(progress))
     click.echo(json.dumps(asdict(report)) if as_json else "\n".join(_lines(report)))
     sys.exit(0 if report.well else 1)

@@ -118,6 +118,8 @@ class FaultProxy:
         self._deaf: set[asyncio.Task[None]] = set()
         self._port = 0
         self.fault: Fault | None = None
+        self.rewrite: Callable[[bytes], bytes] = bytes
+        """Changes what DynamoDB has answered, head and all."""
         self.requests = 0
         self.under_way = 0
         self.most_under_way = 0
@@ -189,7 +191,11 @@ class FaultProxy:
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
-        return given.replace(b"Connection: close", b"X-Was: closed", 1).replace(b"connection: close", b"x-was: closed")
+        return (
+            self.rewrite(given)
+            .replace(b"Connection: close", b"X-Was: closed", 1)
+            .replace(b"connection: close", b"x-was: closed")
+        )
 
 
 async def _unless_it_leaves(reader: asyncio.StreamReader, answering: Coroutine[Any, Any, bytes | None]) -> bytes | None:
