@@ -163,9 +163,9 @@ class Visit:
                 took = f"{1000 * other.seconds:.0f} ms"
                 return streams.held_back("buffering", f"no head within {seconds:.1f} s; HEAD of the same took {took}")
         cure = "check host, port and path, that the server runs, and what stands between (firewall, DNS)"
-        if "certificate" in why.lower() or "ssl" in why.lower():
-            cure = "check the certificate's name, date and chain; is it https that is spoken there?"
-        elif "status line" in why:
+        if urlsplit(self._url).scheme == "https":
+            cure += "; the certificate's name, date and chain, and whether it is https that is spoken there"
+        if "status line" in why:
             cure = "something else than HTTP/1.1 answers there: check the port, and http against https"
         return failed("connection", why, "no client gets further", cure)
 

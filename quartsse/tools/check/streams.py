@@ -399,6 +399,9 @@ def resumed(witness: Tape, before: Tape, after: Tape, *, quartsse: bool) -> Iter
     new = [_identity(one, quartsse=quartsse) for one in after.arrivals if _lasting(one, quartsse=quartsse)]
     answer = next((one.data for one in after.named("resume")), None) if quartsse else None
     if quartsse:
+        if answer is None and _feed_state(after) in {"starting", "stale"}:
+            yield skipped("resume", f"the feed is {_feed_state(after)}, and what resumes waits for it")
+            return
         if answer is None:
             why = "a client that is not told cannot know whether it missed something"
             yield failed("resume", "no `resume` event", why, "look for what drops Last-Event-ID on the way")
@@ -433,6 +436,12 @@ def resumed(witness: Tape, before: Tape, after: Tape, *, quartsse: bool) -> Iter
         yield (failed if quartsse else warning)("gaps", f"{len(missed):,} events were missed", why, cure)
     else:
         yield ok("gaps", "none")
+
+
+def _feed_state(tape: Tape) -> str:
+    """What the last heartbeat says of the feed."""
+    beats = tape.named("heartbeat")
+    return str(beats[-1].data.get("feed")) if beats else ""
 
 
 def _lasting(one: Arrival, *, quartsse: bool) -> bool:

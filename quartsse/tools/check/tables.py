@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from quartsse.errors import SourceError
@@ -418,9 +417,9 @@ def _late(records: Iterable[Mapping[str, Any]]) -> Iterator[float]:
         change = record["dynamodb"]
         new, old = change.get("NewImage", {}), change.get("OldImage", {})
         made = change.get("ApproximateCreationDateTime")
-        if "sentiment" in new and "sentiment" not in old and isinstance(made, datetime):
+        if "sentiment" in new and "sentiment" not in old and isinstance(made, int | float):
             try:
-                yield max(0.0, made.timestamp() - moment(new["timestamp"]["S"]))
+                yield max(0.0, made - moment(new["timestamp"]["S"]))
             except (MalformedItem, KeyError):
                 continue
 

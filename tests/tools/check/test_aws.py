@@ -3,20 +3,20 @@
 The DynamoDB is moto's over HTTP; what it cannot do itself (deny, throttle, be at another time) a proxy in front does.
 """
 
-import asyncio
 import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from quartsse.settings import settings_from
 from quartsse.tools import emulator
 from quartsse.tools.check.aws import Look
+from quartsse.tools.check.command import check
 from quartsse.tools.check.report import Finding, Heading, Report
 from tests.dynamodb import Tables, record
 from tests.feed.fault_proxy import Fault, FaultProxy, Request, access_denied, fault_proxy, throttling
@@ -59,7 +59,7 @@ def only(operation: str, fault: Fault) -> Fault:
     """A fault of one operation."""
 
     async def some(request: Request) -> bytes | None:
-        return await fault(request) if request.operation == operation else None
+        return await fault(request) if request.operation == operation.lower() else None
 
     return some
 
@@ -71,7 +71,7 @@ async def test_with_everything_in_place_all_is_well(table: Tables, monkeypatch: 
     assert report.status(strict=True) == 0
     assert "all well" in report.summary()
     assert "19 items" in found(report, "window").seen
-    assert found(report, "spent").seen.startswith("5.0 read units"), "3 of the window: 2.5 and twice 0.5 … and 3 calls"
+    assert found(report, "spent").seen.startswith("6.5 read units"), "3.5 of the window, and three calls"
 
 
 async def test_a_table_that_does_not_exist_is_named(table: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,27 +94,21 @@ async def test_an_index_that_does_not_exist_is_named(
     assert "SSE_INDEX" in found(report, "index").cure
 
 
-def make_odd_table(tables: Tables, name: str) -> None:
-    """A table whose index has another hash key and carries keys alone."""
-    attributes = ("source_id", "timestamp", "mood")
+def make_table(tables: Tables, name: str, *, hashed: str = "sentiment", view: str | None = None) -> None:
+    """A sentiment table whose index has another hash key, or whose stream carries something else or is not there."""
+    attributes, index = ("source_id", "timestamp", hashed), {"IndexName": "by_sentiment"}
+    stream = {"StreamSpecification": {"StreamEnabled": True, "StreamViewType": view}} if view else {}
+    keys = [
+        [{"AttributeName": first, "KeyType": "HASH"}, {"AttributeName": "timestamp", "KeyType": "RANGE"}]
+        for first in ("source_id", hashed)
+    ]
     tables.client.create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
-        KeySchema=[
-            {"AttributeName": "source_id", "KeyType": "HASH"},
-            {"AttributeName": "timestamp", "KeyType": "RANGE"},
-        ],
+        KeySchema=keys[0],
         AttributeDefinitions=[{"AttributeName": attribute, "AttributeType": "S"} for attribute in attributes],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": "by_sentiment",
-                "KeySchema": [
-                    {"AttributeName": "mood", "KeyType": "HASH"},
-                    {"AttributeName": "timestamp", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "ALL"},
-            }
-        ],
+        GlobalSecondaryIndexes=[index | {"KeySchema": keys[1], "Projection": {"ProjectionType": "ALL"}}],
+        **stream,
     )
 
 
@@ -127,7 +121,7 @@ async def test_an_index_with_other_keys_is_named(
 ) -> None:
     proxy, environment = proxied
     name = f"odd-{table.sentiments}"
-    make_odd_table(table, name)
+    make_table(table, name, hashed="mood")
     proxy.fault = denied
     report = await looked(environment, monkeypatch, SENTIMENTS_TABLE=name)
     assert bad(report) == ["index"]
@@ -215,8 +209,8 @@ async def test_throttling_is_found_even_where_a_second_try_succeeds(
 
     async def at_first(request: Request) -> bytes | None:
         nonlocal seen
-        seen += request.operation == "Query"
-        return await throttling(request) if request.operation == "Query" and seen == 1 else None
+        seen += request.operation == "query"
+        return await throttling(request) if request.operation == "query" and seen == 1 else None
 
     proxy.fault = at_first
     report = await looked(environment, monkeypatch)
@@ -225,21 +219,33 @@ async def test_throttling_is_found_even_where_a_second_try_succeeds(
     assert "SSE_READ_BUDGET" in found(report, "capacity").cure
 
 
-@pytest.mark.parametrize("how", ["none", "disabled", "keys only"])
+@pytest.mark.parametrize("view", [None, "KEYS_ONLY", "OLD_IMAGE"])
 async def test_a_stream_that_cannot_be_followed_is_named(
-    table: Tables, monkeypatch: pytest.MonkeyPatch, how: str
+    table: Tables, monkeypatch: pytest.MonkeyPatch, view: str | None
 ) -> None:
-    off: dict[str, Any] = {"StreamEnabled": False}
-    await asyncio.to_thread(table.client.update_table, TableName=table.sentiments, StreamSpecification=off)
-    if how == "keys only":
-        keys = {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}
-        await asyncio.to_thread(table.client.update_table, TableName=table.sentiments, StreamSpecification=keys)
-    arn = f"arn:aws:dynamodb:eu-west-1:123456789012:table/{table.sentiments}/stream/2020-01-01T00:00:00.000"
-    more = {"SSE_STREAM_ARN": arn} if how == "disabled" else {}
-    await table.put("tiingo:1", "AAPL", sentiment="positive")
-    report = await looked(table.environment(), monkeypatch, SSE_SOURCE="streams", **more)
+    name = f"stream-{view}-{table.sentiments}"
+    make_table(table, name, view=view)
+    report = await looked(table.environment(), monkeypatch, SENTIMENTS_TABLE=name, SSE_SOURCE="streams")
     assert found(report, "stream").state == "failed"
+    assert (view or "the table has none") in found(report, "stream").seen
     assert "NEW_AND_OLD_IMAGES" in found(report, "stream").cure
+
+
+async def test_a_stream_that_was_disabled_is_named(
+    proxied: tuple[FaultProxy, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, environment = proxied
+    enabled, disabled = b'"StreamStatus": "ENABLED"', b'"StreamStatus":"DISABLED"'  # of the same length
+    proxy.rewrite = lambda given: given.replace(enabled, disabled)
+    report = await looked(environment, monkeypatch, SSE_SOURCE="streams")
+    assert bad(report) == ["stream"]
+    assert "DISABLED" in found(report, "stream").seen
+
+
+async def test_lateness_is_seen_in_the_stream(table: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    await table.analyse(await table.put("tiingo:1", "AAPL", age=7200))
+    report = await looked(table.environment(), monkeypatch, SSE_SOURCE="streams")
+    assert "2 h after their timestamp" in found(report, "lateness").seen
 
 
 async def test_items_that_do_not_fit_are_counted_by_kind(table: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,31 +269,33 @@ async def test_where_nobody_listens_it_says_so(table: Tables, monkeypatch: pytes
     assert "AWS_ENDPOINT_URL_DYNAMODB" in found(report, "DynamoDB").cure
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command, as a user runs it."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "quartsse", "check", *arguments],
-        env=clean_environment() | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def run(*arguments: str, **environment: str) -> Result:
+    """The command, with an environment."""
+    return CliRunner().invoke(check, arguments, env=environment)
 
 
 def test_wrong_settings_end_with_status_2_and_one_line_that_names_them() -> None:
     for done in (run(), run("--json")):
-        assert done.returncode == 2
+        assert done.exit_code == 2
         assert "SENTIMENTS_TABLE is required" in done.stderr
     assert "SSE_JWT" in run(SENTIMENTS_TABLE="news", SSE_AUTH="jwt").stderr, "what only a start would refuse"
 
 
 def test_a_newcomer_without_credentials_is_told_what_to_do() -> None:
-    nothing = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null"}
-    done = run(SENTIMENTS_TABLE="news", AWS_REGION="eu-west-1", AWS_SHARED_CREDENTIALS_FILE="/dev/null", **nothing)
+    files = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), "/dev/null")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "quartsse", "check"],
+        env=clean_environment()
+        | files
+        | {"SENTIMENTS_TABLE": "news", "AWS_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 1
     assert "make demo" in done.stdout
-    assert "Traceback" not in done.stderr
+    assert not done.stderr
 
 
 def test_json_has_every_setting_and_no_secret(table: Tables) -> None:
@@ -297,10 +305,10 @@ def test_json_has_every_setting_and_no_secret(table: Tables) -> None:
     settings = {one["variable"]: (one["value"], one["origin"]) for one in told["settings"]}
     assert settings["SSE_TICKET_SECRET"] == ("set, not shown", "environment")
     assert settings["SSE_POLL_INTERVAL"] == ("2", "default")
-    assert secret not in done.stdout + done.stderr
-    assert told["status"] == done.returncode == 0, "an empty window is a warning"
+    assert secret not in done.output
+    assert told["status"] == done.exit_code == 0, "an empty window is a warning"
     assert {"name", "state", "seen", "why", "cure", "section"} == set(told["findings"][0])
-    assert run("--strict", **table.environment()).returncode == 1
+    assert run("--strict", **table.environment()).exit_code == 1
 
 
 def test_a_heading_is_not_counted() -> None:
