@@ -50,8 +50,11 @@ BUFFERING = "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; proxy_h
 """To nginx a body without chunks is one whose buffers are sent on when they are full."""
 
 # Buffers of a few bytes let the plain stream through; the compressor keeps what it is not told to flush.
-COMPRESSING = """proxy_http_version 1.1; proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;
-      proxy_buffer_size 1k; proxy_buffers 64 32; proxy_busy_buffers_size 1k; postpone_output 0; gzip on; gzip_types *; gzip_min_length 0; gzip_proxied any;"""
+COMPRESSING = (
+    "proxy_http_version 1.1; proxy_buffering on; proxy_ignore_headers X-Accel-Buffering; proxy_buffer_size 1k; "
+    "proxy_buffers 64 32; proxy_busy_buffers_size 1k; postpone_output 0; "
+    "gzip on; gzip_types *; gzip_min_length 0; gzip_proxied any;"
+)
 FLUSHED = "proxy_http_version 1.1; proxy_buffering off; gzip on; gzip_types *; gzip_min_length 0; gzip_proxied any;"
 
 
@@ -163,10 +166,10 @@ def test_a_service_behind_nginx_as_documented_is_found_well(table: Tables, tmp_p
 
 
 def behind(settings: str, folder: Path, **options: object) -> Report:
-    """What a visit finds of a service behind nginx with some settings, while items keep coming."""
+    """What a visit finds of a service that does not compress itself, behind nginx with some settings."""
 
     async def run() -> Report:
-        async with serving(**QUICK) as service:
+        async with serving(**QUICK, SSE_COMPRESSION="off") as service:
             with nginx(service.port, folder, settings) as port:
                 return await visited(f"http://127.0.0.1:{port}/api/v2/stream?tickers=*", **options)
 
