@@ -7,10 +7,13 @@ reader is a transport and a small protocol object. Only public interfaces of asy
 
 import asyncio
 import contextvars
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
+
+logger = logging.getLogger(__name__)
 
 DOOR: contextvars.ContextVar["Door | None"] = contextvars.ContextVar("door", default=None)
 """The door of the connection that this task serves."""
@@ -53,13 +56,19 @@ class Door(asyncio.Transport):
         """The connection's own work. Reaped, it just ends.
 
         At its end Hypercorn gathers its connections, and would take one that was cancelled for its own cancellation.
+        What it raises of malformed HTTP/2 (KeyError and others, from h2 and from itself) ends this connection and is
+        one line of the log: a traceback for each is what anybody could fill the log with. What goes wrong in the app
+        never comes this way: that is met and logged where it happens.
         """
         try:
             return await work
         except asyncio.CancelledError:
             if not self._reaped:
                 raise
-            return None
+        except Exception as error:  # noqa: BLE001 - whatever a parser makes of bytes from outside
+            logger.info("connection broken off", extra={"error": _kinds(error)})
+            self.close()
+        return None
 
     def _reap(self) -> None:
         if self.task is not None and not self.task.done():
@@ -132,6 +141,13 @@ class Door(asyncio.Transport):
         """Pass them on."""
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high, low)
+
+
+def _kinds(error: BaseException) -> str:
+    """What kinds of errors these are, and nothing of what they say: it holds bytes from outside."""
+    if isinstance(error, BaseExceptionGroup):
+        return ", ".join(sorted({_kinds(one) for one in error.exceptions}))
+    return type(error).__name__
 
 
 class _Doors:

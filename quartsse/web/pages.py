@@ -1,12 +1,14 @@
 """The page and its files; the JavaScript client is served even where the page is not."""
 
+import mimetypes
 from collections.abc import Sequence
 from pathlib import Path
 
-from quart import Blueprint, Response, send_from_directory
+from quart import Blueprint, Response, request
+from werkzeug.security import safe_join
 
 from quartsse.errors import NotFound
-from quartsse.web.answers import answer
+from quartsse.web.answers import answer, etag
 
 STATIC = Path(__file__).parent / "static"
 CLIENT = "quartsse.js"
@@ -46,6 +48,16 @@ def pages(*, dashboard: bool, users: Sequence[str] = ()) -> Blueprint:
 
 
 async def _file(name: str) -> Response:
-    response = await send_from_directory(STATIC, name)
-    response.headers.update(HEADERS)
+    """A file, read whole: one that is open while it is sent stays open when its client leaves at the wrong moment."""
+    content = _content(name)
+    response = Response(content, headers=HEADERS, mimetype=mimetypes.guess_type(name)[0])
+    response.set_etag(etag(content))
+    await response.make_conditional(request, accept_ranges=True, complete_length=len(content))
     return response
+
+
+def _content(name: str) -> bytes:
+    path = safe_join(str(STATIC), name)
+    if path is None or "\0" in path or not Path(path).is_file():
+        raise NotFound("Not found")
+    return Path(path).read_bytes()

@@ -440,6 +440,30 @@ async def test_resets_before_the_connection_is_accepted_are_no_trouble(caplog: p
         assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+BROKEN_H2 = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # settings
+    b"\x00\x00\x11\x01\x05\x00\x00\x00\x01\x82\x86\x41\x09localhost\x44\x02/\xff"  # GET, of a path that is no ASCII
+)
+
+
+@on_both_loops
+async def test_what_a_parser_raises_is_one_line_of_the_log_and_the_end_of_that_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving() as service:
+        before = service.held()
+        reader, writer = await asyncio.open_connection(*service.address)
+        writer.write(BROKEN_H2)
+        await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await service.holds(**before)
+        told = [record for record in caplog.records if record.exc_info or "broken off" in record.getMessage()]
+        assert [(record.getMessage(), record.exc_info) for record in told] == [("connection broken off", None)]
+        await service.stream()
+
+
 @on_both_loops
 async def test_a_port_that_is_used_again_gets_no_strangers_stream() -> None:
     async with serving() as service:
