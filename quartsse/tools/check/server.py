@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from quartsse.client import ConnectionFailed, ProtocolError
+from quartsse.hub.ids import NOWHERE
 from quartsse.tools.check import streams
 from quartsse.tools.check.report import Finding, Heading, Progress, Told, failed, ok, skipped, warning
 from quartsse.tools.check.tape import Answer, Tape, fetch, open_tape
@@ -16,7 +17,7 @@ STREAM = "/api/v2/stream"
 LONGEST_PATIENCE = 10.0
 MOST_REDIRECTS = 5
 AWAY_SECONDS = 0.5
-OPENING_SECONDS = 3.0
+OPENING_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +196,8 @@ class Visit:
             yield streams.without_ids(quartsse=quartsse)
             return
         self.progress("dropping the connection and coming back …")
+        if quartsse:  # a stream whose opening is still on its way has no place to go on from
+            await _until(lambda: packed.ended or not packed.last_event_id.endswith(NOWHERE), OPENING_SECONDS)
         await packed.close()
         await asyncio.sleep(AWAY_SECONDS)
         try:
@@ -212,9 +215,7 @@ class Visit:
             yield streams.refused_resume(f"{back.response.status}: {await _detail(back)}")
             return
         self._tasks.append(asyncio.create_task(back.read()))
-        end = time.monotonic() + min(OPENING_SECONDS, self.asked.seconds)
-        while not (streams.opened(back) or back.ended or time.monotonic() > end):  # noqa: ASYNC110 - it is time too
-            await asyncio.sleep(0.02)
+        await _until(lambda: back.ended or streams.opened(back), min(OPENING_SECONDS, self.asked.seconds))
         for finding in streams.resumed(plain, packed, back, quartsse=quartsse):
             yield finding
 
@@ -277,6 +278,13 @@ class Visit:
     def _headers(self, coding: str) -> dict[str, str]:
         own = {"accept-encoding": coding}
         return own | {name.lower(): value for name, value in self.asked.headers.items()}
+
+
+async def _until(true: Callable[[], object], seconds: float) -> None:
+    """Wait until something is true, or so many seconds."""
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:  # noqa: ASYNC110 - what is waited for has no event of its own
+        await asyncio.sleep(0.02)
 
 
 def _redirected(status: int, target: str, seen: str) -> Finding:
