@@ -1,11 +1,15 @@
 """The app on a real Hypercorn in this process, over a source in memory; and a client that sees every byte."""
 
 import asyncio
+import functools
+import inspect
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
 
 from quartsse.errors import SourceError
 from quartsse.feed.configurations import Configurations, Key, Saved, Store
@@ -17,10 +21,28 @@ from quartsse.service import make_openings, make_parts, make_private
 from quartsse.settings import settings_from
 from quartsse.web.app import create_app
 from quartsse.web.configurations import Private
+from quartsse.web.handover import AsyncioWithDoors, UvloopWithDoors
 from quartsse.web.parts import Parts
 from quartsse.web.server import listening_socket, run_server
 
+LOOPS = [UvloopWithDoors, AsyncioWithDoors]
 QUICK = {"SENTIMENTS_TABLE": "news", "SSE_POLL_INTERVAL": "0.05", "SSE_AUTH": "header"}
+
+
+def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test once on each loop."""
+
+    @functools.wraps(test)
+    def run(loop: type[UvloopWithDoors], **fixtures: Any) -> None:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(test(**fixtures))
+
+    signature = inspect.signature(test)
+    loop = inspect.Parameter("loop", inspect.Parameter.KEYWORD_ONLY)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), loop])  # type: ignore[attr-defined]
+    del run.__wrapped__
+    parametrized: Callable[..., None] = pytest.mark.parametrize("loop", LOOPS, ids=["uvloop", "asyncio"])(run)
+    return parametrized
 
 
 def item(source_id: str, *tickers: str, at: float, sentiment: Label = "positive", score: float = 0.8) -> Item:

@@ -2,15 +2,13 @@
 
 import asyncio
 import contextlib
-import functools
 import gc
-import inspect
 import logging
 import re
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,12 @@ from quartsse.hub.events import Event
 from quartsse.service import make_parts, make_private
 from quartsse.settings import settings_from
 from quartsse.web.app import create_app
-from quartsse.web.handover import AsyncioWithDoors, Door, UvloopWithDoors
+from quartsse.web.handover import Door
 from quartsse.web.openings import Openings
 from quartsse.web.parts import Parts
 from quartsse.web.server import listening_socket, run_server
 from quartsse.web.stream import Stream
-from tests.web.serving import QUICK, item
+from tests.web.serving import QUICK, item, on_both_loops
 
 NOW = time.time()
 ASK = b"GET /api/v2/stream?tickers=* HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -36,25 +34,8 @@ H2C = (
     b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 )
-LOOPS = [UvloopWithDoors, AsyncioWithDoors]
 OPENED = b"event: metrics\n"
 """What the last event of an opening has."""
-
-
-def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test once on each loop."""
-
-    @functools.wraps(test)
-    def run(loop: type[UvloopWithDoors], **fixtures: Any) -> None:
-        with asyncio.Runner(loop_factory=loop) as runner:
-            runner.run(test(**fixtures))
-
-    signature = inspect.signature(test)
-    loop = inspect.Parameter("loop", inspect.Parameter.KEYWORD_ONLY)
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), loop])  # type: ignore[attr-defined]
-    del run.__wrapped__
-    parametrized: Callable[..., None] = pytest.mark.parametrize("loop", LOOPS, ids=["uvloop", "asyncio"])(run)
-    return parametrized
 
 
 class GatedSource(MemorySource):
