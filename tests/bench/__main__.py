@@ -25,7 +25,7 @@ from tests.bench.servers import BUILD, SERVERS, Quartsse, Server, compiled
 from tests.bench.tables import tables
 
 IN_FLIGHT = 8
-BATCH = 50
+BATCHES = (5, 50)
 FILTERS = 500
 REST_SECONDS = 30.0
 """A heartbeat, and a comment between two of them, are part of it."""
@@ -59,12 +59,13 @@ class Run:
         with self.server:
             before = self._alone()
             cpu = cpu_seconds(self.server.pid)
-            with Load(compiled("load"), self.server.port, self.streams, self.server.paths) as load:
+            with self._readers(self.streams) as load:
                 time.sleep(1)
                 self._opened(load, cpu, before)
                 self._paced(load, "one a second", 1)
                 if self.streams <= 1000:
-                    self._paced(load, f"{BATCH} in a tick", BATCH)
+                    for events in BATCHES:
+                        self._paced(load, f"{events} in a tick", events)
                 self._saturated(load)
                 self._at_rest()
         return self.results
@@ -77,12 +78,16 @@ class Run:
             server.paths = [f"/api/v2/stream?tickers={path.format(n)}" for n in range(FILTERS)]
             start = self._own if path == "O{}" else self._shared
             with server:
-                with Load(compiled("load"), server.port, 1, server.paths) as load:
+                with self._readers(1) as load:
                     figures = self._drive(load, 1, start)
                     self._feed["1"] = figures["cpu_of_a_second"]
-                with Load(compiled("load"), server.port, self.streams, server.paths) as load:
+                with self._readers(self.streams) as load:
                     self._measure(load, name, 1, start)
         return self.results
+
+    def _readers(self, count: int) -> Load:
+        server = self.server
+        return Load(compiled("load"), server.port, count, server.paths, gzip=server.gzip)
 
     def _shared(self, events: int = 1) -> None:
         if isinstance(self.server, Quartsse):
@@ -94,10 +99,10 @@ class Run:
 
     def _alone(self) -> int:
         """One stream by itself: warms up, and tells what the feed costs. Returns the memory then."""
-        with Load(compiled("load"), self.server.port, 1, self.server.paths) as load:
+        with self._readers(1) as load:
             time.sleep(1)
             if isinstance(self.server, Quartsse):
-                for events in (1, BATCH):
+                for events in (1, *BATCHES):
                     figures = self._drive(load, events, partial(self._shared, events))
                     self._feed[str(events)] = figures["cpu_of_a_second"]
                 self.server.rest()
@@ -128,6 +133,7 @@ class Run:
         figures["feed_cpu_of_a_second"] = round(feed, 6)
         figures["cpu_us_with_feed"] = round(1e6 * figures["cpu_of_a_second"] / deliveries, 3)
         figures["cpu_us"] = round(1e6 * max(0.0, figures["cpu_of_a_second"] - feed) / deliveries, 3)
+        figures["bytes_per_event"] = round(figures["bytes"] / max(1, figures["events"]), 1)
         self._note(name, figures)
 
     def _drive(self, load: Load, events: int, start: Callable[[], None] | None) -> dict[str, Any]:

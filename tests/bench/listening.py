@@ -17,10 +17,10 @@ LONGEST_SECONDS = 240.0
 class Load:
     """Open streams, as many as one likes, that count what they get. Ended in any case after `LONGEST_SECONDS`."""
 
-    def __init__(self, binary: Path, port: int, count: int, paths: Sequence[str]) -> None:
+    def __init__(self, binary: Path, port: int, count: int, paths: Sequence[str], *, gzip: bool = False) -> None:
         self.count = count
         self._process = subprocess.Popen(
-            [str(binary), str(port), str(count), *paths],
+            [str(binary), *(["-z"] if gzip else []), str(port), str(count), *paths],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             preexec_fn=pinned(CLIENT_CORE),  # noqa: PLW1509 - the other thread only waits

@@ -1,6 +1,7 @@
 /* Opens many event streams and listens: how many events, how late, which were missing, which came twice.
  *
  *     load PORT COUNT PATH...      a reader takes the paths in turn
+ *     load -z PORT COUNT PATH...   the same, with gzip: each reader inflates its own stream
  *
  * An event's data carries "@<number>@<nanoseconds>;": its running number, and the monotonic clock when it was made.
  * Says "connected" in JSON when every stream has an answer, then takes commands, one a line: "reset" (forget what was
@@ -21,20 +22,25 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #define BUFFER (1 << 18)
 #define RING (1 << 16) /* events that may be on their way at once */
 #define BUCKETS 2400   /* of 1 % each, from a microsecond on */
 #define CONNECTING 64  /* streams that may be waiting for their answer at once */
 
+enum part { HEAD, SIZE, DATA, AFTER }; /* of a chunked body, RFC 9112, section 7.1 */
+
 struct reader {
     int fd;
-    uint8_t answered, head, phase;
+    uint8_t answered, phase, part, ends;
+    uint32_t left;
     uint64_t number, made, last;
+    z_stream *inflater;
 };
 
 static struct reader *readers;
-static int count, port, paths, opened, answered, lost, acks, epoll_fd;
+static int count, port, paths, opened, answered, lost, acks, epoll_fd, gzip;
 static char **path;
 static char buffer[BUFFER];
 static uint64_t events, gaps, repeats, bytes, complete, histogram[BUCKETS];
@@ -67,8 +73,12 @@ static void open_next(void) {
     if (bind(r->fd, (struct sockaddr *)&from, sizeof from) < 0) fail("bind");
     if (connect(r->fd, (struct sockaddr *)&to, sizeof to) < 0) fail("connect");
     int length = snprintf(ask, sizeof ask,
-                          "GET %s HTTP/1.1\r\nHost: localhost:%d\r\nAccept: text/event-stream\r\n\r\n",
-                          path[opened % paths], port);
+                          "GET %s HTTP/1.1\r\nHost: localhost:%d\r\nAccept: text/event-stream\r\n%s\r\n",
+                          path[opened % paths], port, gzip ? "Accept-Encoding: gzip\r\n" : "");
+    if (gzip) {
+        r->inflater = calloc(1, sizeof *r->inflater);
+        if (inflateInit2(r->inflater, 31) != Z_OK) fail("inflateInit2");
+    }
     if (write(r->fd, ask, (size_t)length) != length) fail("write");
     fcntl(r->fd, F_SETFL, O_NONBLOCK);
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = r};
@@ -132,6 +142,46 @@ static void scan(struct reader *r, const char *at, const char *end, uint64_t whe
     }
 }
 
+static void inflated(struct reader *r, const char *at, uint32_t length, uint64_t when) {
+    static char plain[BUFFER];
+    z_stream *z = r->inflater;
+    z->next_in = (Bytef *)at;
+    z->avail_in = length;
+    do {
+        z->next_out = (Bytef *)plain;
+        z->avail_out = BUFFER;
+        int done = inflate(z, Z_SYNC_FLUSH);
+        if (done < 0 && done != Z_BUF_ERROR) {
+            fprintf(stderr, "inflate: %s\n", z->msg ? z->msg : "?");
+            exit(1);
+        }
+        scan(r, plain, plain + (BUFFER - z->avail_out), when);
+    } while (z->avail_out == 0);
+}
+
+static void unchunked(struct reader *r, const char *at, const char *end, uint64_t when) {
+    while (at < end) {
+        if (r->part == DATA) {
+            uint32_t here = (uint32_t)(end - at) < r->left ? (uint32_t)(end - at) : r->left;
+            inflated(r, at, here, when);
+            at += here;
+            if (!(r->left -= here)) r->part = AFTER;
+            continue;
+        }
+        char c = *at++;
+        if (r->part == HEAD) { /* ends with the second of two empty line ends */
+            r->ends = c == '\n' ? r->ends + 1 : c == '\r' ? r->ends : 0;
+            if (r->ends == 2) r->part = SIZE;
+        } else if (r->part == AFTER) {
+            if (c == '\n') r->part = SIZE;
+        } else if (c == '\n') {
+            r->part = r->left ? DATA : AFTER;
+        } else if (c != '\r') {
+            r->left = r->left * 16 + (uint32_t)(c <= '9' ? c - '0' : (c | 32) - 'a' + 10);
+        }
+    }
+}
+
 static void receive(struct reader *r) {
     for (;;) {
         ssize_t got = recv(r->fd, buffer, BUFFER, 0);
@@ -152,7 +202,8 @@ static void receive(struct reader *r) {
             }
         }
         bytes += (uint64_t)got;
-        scan(r, buffer, buffer + got, now());
+        if (gzip) unchunked(r, buffer, buffer + got, now());
+        else scan(r, buffer, buffer + got, now());
         if (got < BUFFER) return;
     }
 }
@@ -189,8 +240,12 @@ static void obey(void) {
 }
 
 int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "-z")) {
+        gzip = 1;
+        argc--, argv++;
+    }
     if (argc < 4) {
-        fprintf(stderr, "load PORT COUNT PATH...\n");
+        fprintf(stderr, "load [-z] PORT COUNT PATH...\n");
         return 2;
     }
     port = atoi(argv[1]);

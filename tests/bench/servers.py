@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -37,6 +38,8 @@ class Server:
     """What its readers ask for, in turn."""
     most = 20_000
     """More streams than it can be asked for."""
+    gzip = False
+    """Whether its readers ask for it."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -141,6 +144,47 @@ class Quartsse(Server):
     def rest(self) -> None:
         """Let nothing change."""
         self.write(b"rest\n")
+
+
+class Compressed(Quartsse):
+    """Ours, read by readers who take gzip."""
+
+    name = "quartsse-gzip"
+    gzip = True
+
+
+class NginxGzip(Quartsse):
+    """Ours without compression, and nginx's in front of it: a compressor for each stream."""
+
+    name = "nginx-gzip"
+    gzip = True
+    most = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._behind = 0
+
+    @staticmethod
+    def missing() -> str | None:
+        """Debian's package."""
+        return None if shutil.which("nginx") else "apt-get install nginx"
+
+    def command(self) -> list[str]:
+        """Both, as one tree of processes: the shell becomes ours."""
+        self._behind = free_port()
+        path = BUILD / "gzip.conf"
+        path.write_text(NGINX_GZIP.format(build=BUILD, port=self.port, behind=self._behind, user=_user()))
+        nginx = shlex.join(["nginx", "-p", str(BUILD), "-c", str(path), "-e", str(BUILD / "gzip-errors.log")])
+        return ["sh", "-c", f"{nginx} <&- & exec {shlex.join(super().command())}"]
+
+    def environment(self) -> dict[str, str]:
+        """Ours listens behind nginx."""
+        return super().environment() | {"PORT": str(self._behind), "SSE_COMPRESSION": "off"}
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        wait_for_port(self._behind)
+        return self
 
 
 class Ordinary(Quartsse):
@@ -337,7 +381,8 @@ class SseStarlette(Python):
 
 
 SERVERS: dict[str, type[Server]] = {
-    server.name: server for server in (Floor, Quartsse, Nchan, Pushpin, SseStarlette, PlainQuart, Ordinary)
+    server.name: server
+    for server in (Floor, Quartsse, Compressed, Nchan, Pushpin, SseStarlette, PlainQuart, Ordinary, NginxGzip)
 }
 
 
@@ -346,7 +391,7 @@ def compiled(name: str) -> Path:
     source, binary = HERE / f"{name}.c", BUILD / name
     BUILD.mkdir(parents=True, exist_ok=True)
     if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
-        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", str(binary), str(source), "-lm"], check=True)
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", str(binary), str(source), "-lm", "-lz"], check=True)
     return binary
 
 
@@ -368,6 +413,23 @@ def _user() -> str:
 def _quoted(data: bytes) -> bytes:
     return b'"' + data.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n") + b'"'
 
+
+NGINX_GZIP = """
+daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid {build}/gzip.pid; {user}
+events {{ worker_connections 19900; }}
+http {{
+  access_log off; client_body_temp_path {build}/t1; proxy_temp_path {build}/t2; fastcgi_temp_path {build}/t3;
+  uwsgi_temp_path {build}/t4; scgi_temp_path {build}/t5;
+  gzip on; gzip_types text/event-stream; gzip_min_length 0; gzip_comp_level 6;
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{
+      proxy_pass http://127.0.0.1:{behind}; proxy_http_version 1.1; proxy_buffering off;
+      proxy_set_header Host localhost; proxy_read_timeout 1h;
+    }}
+  }}
+}}
+"""
 
 NCHAN = """
 load_module {module};

@@ -5,9 +5,17 @@ from typing import Any
 
 type Row = dict[str, Any]
 
+PACED = {
+    "cpu_us": "CPU µs",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "last_ms": "last ms",
+    "bytes_per_event": "bytes",
+}
 COLUMNS = {
-    "one a second": {"cpu_us": "CPU µs", "p50_ms": "p50 ms", "p99_ms": "p99 ms", "last_ms": "last ms"},
-    "50 in a tick": {"cpu_us": "CPU µs", "p50_ms": "p50 ms", "p99_ms": "p99 ms", "last_ms": "last ms"},
+    "one a second": PACED,
+    "5 in a tick": PACED,
+    "50 in a tick": PACED,
     "saturation": {"deliveries_per_second": "deliveries/s", "cpu_us": "CPU µs", "p99_ms": "p99 ms"},
     "opening": {"cpu_ms_per_connect": "CPU ms", "memory_kib_per_stream": "KiB a stream", "memory_kib": "KiB in all"},
     "at rest": {"core_percent": "% of a core", "memory_kib": "KiB in all"},

@@ -140,8 +140,8 @@ async def test_the_first_heartbeat_can_be_read_before_there_is_a_state() -> None
 @pytest.mark.parametrize("ended_by", ["shutdown", "age", "lag"])
 @on_both_loops
 async def test_a_stream_that_the_server_ends_has_a_true_trailer(ended_by: str, handover: str) -> None:
-    age = {"SSE_MAX_STREAM_AGE": "0.5"} if ended_by == "age" else {}
-    async with serving(NEWS, SSE_HANDOVER=handover, SSE_BACKLOG_BYTES="20000", **age) as service:
+    age = "0.5" if ended_by == "age" else "0"
+    async with serving(NEWS, SSE_HANDOVER=handover, SSE_BACKLOG_BYTES="20000", SSE_MAX_STREAM_AGE=age) as service:
         reader = await reading(service)
         await reader.until(b"event: metrics")
         publish(service.parts.hub, 1, count=3)
