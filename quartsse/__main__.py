@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from importlib import import_module
 from typing import NoReturn
 
 import click
@@ -15,19 +16,18 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Those that are here, and those that are elsewhere."""
-        return sorted([*super().list_commands(ctx), "check", "load"])
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """One of them."""
-        if cmd_name == "check":
-            from quartsse.tools.check.command import check
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(f"quartsse.tools.{_ELSEWHERE[cmd_name]}"), cmd_name)
+        return command
 
-            return check
-        if cmd_name == "load":
-            from quartsse.tools.load import load
 
-            return load
-        return super().get_command(ctx, cmd_name)
+_ELSEWHERE = {"check": "check.command", "contract": "reference", "load": "load", "tail": "tail"}
+"""The commands that are functions of that name in a module of the tools."""
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

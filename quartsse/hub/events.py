@@ -1,5 +1,6 @@
 """What the hub carries: events, their shapes, and their bytes on the wire."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -19,6 +20,11 @@ EndReason = Literal[
     "unavailable",
 ]
 Count = Annotated[int, Field(ge=0)]
+Moment = Annotated[
+    str,
+    Field(json_schema_extra={"format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"}),
+]
+"""A time as `clock.iso` writes it; the pattern is for readers of the schema, as nothing else is ever put here."""
 
 KEEP_ALIVE = b":\n\n"
 """A comment line: bytes that keep proxies awake and that no client shows (HTML standard, 9.2.7)."""
@@ -33,10 +39,12 @@ class Payload(BaseModel):
 class Heartbeat(Payload):
     """The server is there, and how fresh the feed is."""
 
-    timestamp: str
-    connections: Count
-    uptime_seconds: Count
-    feed: FeedState
+    timestamp: Moment
+    connections: Count = Field(description="Streams that are open on this instance")
+    uptime_seconds: Count = Field(description="Since this instance started")
+    feed: FeedState = Field(
+        description="`starting`: nothing was read yet; `stale`: none for two poll intervals; `idle`: it rests"
+    )
     feed_age_seconds: float | None = Field(
         ge=0, description="Seconds since the last complete read; null before the first"
     )
@@ -45,7 +53,7 @@ class Heartbeat(Payload):
 class Metrics(Payload):
     """What the items of the window add up to."""
 
-    total: Count
+    total: Count = Field(description="Items in the window")
     positive: Count
     neutral: Count
     negative: Count
@@ -54,18 +62,18 @@ class Metrics(Payload):
     rate_last_24h: Count = Field(
         description="Items whose timestamp lies in the last 24 hours, as far as the window reaches"
     )
-    timestamp: str
+    timestamp: Moment
 
 
 class SentimentUpdate(Payload):
     """One item's sentiment for one ticker, new or changed."""
 
     ticker: str
-    score: float = Field(ge=-1, le=1)
+    score: float = Field(ge=-1, le=1, description="From -1, negative, to 1, positive")
     label: Label
     confidence: float = Field(ge=0, le=1)
-    source: str
-    timestamp: str
+    source: str = Field(description="Where the item comes from")
+    timestamp: Moment
     count: Count = Field(description="Items of this ticker in the window")
     mean_score: float = Field(ge=-1, le=1, description="Their mean score")
 
@@ -75,21 +83,35 @@ class Configuration(Payload):
 
     config_id: str
     name: str
-    tickers: list[str]
+    tickers: list[str] = Field(description="What the stream is filtered by")
 
 
 class Resume(Payload):
     """The answer to a `Last-Event-ID`: how well the gap could be filled."""
 
-    mode: ResumeMode
-    replayed: Count
+    mode: ResumeMode = Field(
+        description="`exact`: all that was missed, once; `overlap`: all, and some of it again; `snapshot`: the current "
+        "state, what lay between may be folded"
+    )
+    replayed: Count = Field(description="Updates that are sent again")
 
 
 class StreamEnd(Payload):
     """The last event of a stream that the server ends."""
 
     reason: EndReason
-    retry_ms: Count
+    retry_ms: Count = Field(description="Milliseconds after which to come back")
+
+
+PAYLOADS: Mapping[str, type[Payload]] = {
+    "heartbeat": Heartbeat,
+    "metrics": Metrics,
+    "sentiment_update": SentimentUpdate,
+    "configuration": Configuration,
+    "resume": Resume,
+    "stream_end": StreamEnd,
+}
+"""Every event that a stream can carry, by its name; none is ever named `error` or `message`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from quartsse.web.openings import Openings
 from quartsse.web.origins import is_preflight
 from quartsse.web.pages import pages
 from quartsse.web.parts import Parts
-from quartsse.web.routes import health, routes, scraped
+from quartsse.web.routes import contract, health, routes, scraped
 
 MOST_BODY = 1024
 ANY_HOST = {"/health"}
@@ -29,6 +29,7 @@ def create_app(openings: Openings, private: Private, meter: Meter | None = None)
     app.register_blueprint(routes(openings))
     app.register_blueprint(configuration_routes(openings, private))
     app.register_blueprint(health(parts))
+    app.register_blueprint(contract())
     if meter is not None:
         app.register_blueprint(scraped(meter))
     app.register_blueprint(pages(dashboard=parts.dashboard, users=parts.dashboard_users))

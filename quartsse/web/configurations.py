@@ -66,7 +66,7 @@ def configuration_routes(openings: Openings, private: Private) -> Blueprint:
     async def stream(config_id: str) -> Response:
         async def start(slot: Slot, wanted: Asked, user: User | None) -> Stream:
             if user is None:
-                raise NotFound(_NOT_FOUND)
+                raise NotFound(NOT_FOUND)
             saved = await _saved(private, user, config_id)
             show = _Show(parts.hub, changes, (user.id, config_id), wanted)
             stream = parts.streams.start(slot, show.view(saved), wanted.last_event_id)
@@ -91,14 +91,16 @@ def configuration_routes(openings: Openings, private: Private) -> Blueprint:
     async def tickets() -> Response:
         user = await private.authenticator.user(list(request.scope["headers"]))
         if private.tickets is None:
-            raise NotEnabled("Tickets are not enabled on this server.")
+            raise NotEnabled(NO_TICKETS)
         ticket = {"ticket": private.tickets.issue(user), "expires_in": LIFETIME_SECONDS}
         return answer(ticket, status=201, headers={"Cache-Control": "no-store"})
 
     return blueprint
 
 
-_NOT_FOUND = "Configuration not found"
+NOT_FOUND = "Configuration not found"
+NO_CONFIGURATIONS = "Configuration streams are not enabled on this server."
+NO_TICKETS = "Tickets are not enabled on this server."
 
 
 async def _user(private: Private, *, with_ticket: bool) -> User:
@@ -106,7 +108,7 @@ async def _user(private: Private, *, with_ticket: bool) -> User:
     ticket = request.args.get("ticket")
     if with_ticket and ticket is not None:
         if private.tickets is None:
-            raise NotEnabled("Tickets are not enabled on this server.")
+            raise NotEnabled(NO_TICKETS)
         return private.tickets.redeem(ticket)
     return await private.authenticator.user(list(request.scope["headers"]))
 
@@ -114,13 +116,13 @@ async def _user(private: Private, *, with_ticket: bool) -> User:
 async def _saved(private: Private, user: User, config_id: str) -> Saved:
     """The user's configuration. One answer for unknown, inactive and foreign; and never that for a failed read."""
     if private.configurations is None:
-        raise NotEnabled("Configuration streams are not enabled on this server.")
+        raise NotEnabled(NO_CONFIGURATIONS)
     try:
         saved = await private.configurations.get((user.id, config_id))
     except SourceError as error:
         raise StoreUnavailable from error
     if saved is None:
-        raise NotFound(_NOT_FOUND)
+        raise NotFound(NOT_FOUND)
     return saved
 
 

@@ -65,6 +65,19 @@ def health(parts: Parts) -> Blueprint:
     return blueprint
 
 
+def contract() -> Blueprint:
+    """The contract as data."""
+    blueprint = Blueprint("contract", __name__)
+
+    @blueprint.get("/openapi.json")
+    async def openapi() -> Response:
+        from quartsse.web.openapi import document  # on demand: a cold start has no use for it
+
+        return answer(document())
+
+    return blueprint
+
+
 def scraped(meter: Meter) -> Blueprint:
     """The metrics, for Prometheus."""
     blueprint = Blueprint("scraped", __name__)

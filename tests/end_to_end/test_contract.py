@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import schemas
 from tests.dynamodb import Tables, tables_at
 from tests.end_to_end import targets
 
@@ -204,6 +205,7 @@ def tables(target: Target) -> Tables:
 
 def check(event: Event) -> None:
     """Hold one event to what the contract says of its kind."""
+    schemas.validate(event.name, {"event": event.name, "id": event.id, "data": json.dumps(event.data)})
     assert ID.fullmatch(event.id)
     assert set(event.data) == FIELDS[event.name]
     if "timestamp" in event.data:
@@ -338,6 +340,7 @@ def test_the_status_adds_up(target: Target) -> None:
     watching = target.stream()
     watching.until("heartbeat")
     status = target.ask(f"{STREAM}/status").json()
+    schemas.validator({"$ref": "#/components/schemas/Status"}).validate(status)
     watching.response.close()
     assert status["connections"] >= (1 if target.tables else 0), "behind one address there may be many instances"
     assert status["connections"] + status["available"] == status["max_connections"]
@@ -356,6 +359,7 @@ def test_a_snapshot_can_be_resumed_from_and_asked_for_again(target: Target) -> N
     answer = target.ask(f"{STREAM}/snapshot?tickers=*")
     assert answer.status == 200
     snapshot = answer.json()
+    schemas.validator({"$ref": "#/components/schemas/Snapshot"}).validate(snapshot)
     assert set(snapshot) == {"id", "feed", "metrics", "sentiment_updates", "history"}
     assert ID.fullmatch(snapshot["id"])
     assert set(snapshot["metrics"]) == FIELDS["metrics"]
