@@ -103,9 +103,10 @@ class Visit:
         async for finding in self._others(quartsse=quartsse):
             yield finding
         if self._status:
+            self._status = {}
             await self._ask_status()  # again, now that the feed has had somebody to read for
             yield Heading("The server")
-            for finding in streams.status(self._status):
+            for finding in streams.status(self._status) if self._status else [skipped("status", "no longer told")]:
                 yield finding
 
     async def _ask_status(self) -> None:
@@ -223,7 +224,11 @@ class Visit:
         self.progress("asking what else it answers …")
         patience = min(5.0, self.asked.patience)
         headers = self._headers("identity")
-        yield streams.head_request(await fetch(self._url, headers, method="HEAD", patience=patience), quartsse=quartsse)
+        answer = await fetch(self._url, headers, method="HEAD", patience=patience)
+        if isinstance(answer, str) and answer.startswith("not reached"):
+            yield skipped("requests", f"the server has gone: {answer}")
+            return
+        yield streams.head_request(answer, quartsse=quartsse)
         if quartsse:
             wrong = await fetch(_with(self._url, "tickers", "$"), headers, patience=patience)
             yield streams.refusal("400", 400, wrong, "tickers")

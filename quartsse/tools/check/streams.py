@@ -389,6 +389,8 @@ def opened(tape: Tape) -> bool:
 def refused_resume(seen: str) -> Finding:
     """Coming back was refused."""
     why = "every client comes back with Last-Event-ID, after each deployment and each lost network"
+    if seen.startswith("not reached"):
+        return failed("resume", seen, why, "the server went away during the visit: visit again once it is back")
     return failed("resume", seen, why, "accept the header; look for a proxy that refuses or drops it, and for limits")
 
 

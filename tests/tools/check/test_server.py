@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from quartsse.feed.configurations import Saved
+from quartsse.tools.check import streams
 from quartsse.tools.check.command import check
 from quartsse.tools.check.report import Finding, Report, Style, failed, ok
 from quartsse.tools.check.server import Asked, Visit
@@ -260,7 +262,7 @@ async def test_what_comes_in_bunches_is_found() -> None:
         writer.write(HEAD)
         held, wall = b"", __import__("time").time
         for number in range(40):
-            held += b'id: evt_%d.~\nevent: heartbeat\ndata: {"timestamp":"%b","feed":"live"}\n\n' % (
+            held += b'id: evt_%d.a.1.1\nevent: heartbeat\ndata: {"timestamp":"%b","feed":"live"}\n\n' % (
                 number,
                 iso(wall()).encode(),
             )
@@ -282,6 +284,36 @@ async def test_a_full_server_is_told_from_a_broken_one() -> None:
     assert list(bad(report)) == ["status"]
     assert "Retry-After: 30" in found(report, "status").seen
     assert "SSE_MAX_CONNECTIONS" in found(report, "status").cure
+
+
+async def test_a_server_that_drains_during_the_visit_is_told_by_its_farewell() -> None:
+    async with serving(**QUICK) as service:
+        asyncio.get_running_loop().call_later(0.7, service.stop.set)
+        report = await visited(f"http://127.0.0.1:{service.port}/api/v2/stream", seconds=3)
+    assert bad(report).keys() == {"end", "resume"}
+    assert found(report, "end").seen.endswith("draining")
+    assert found(report, "requests").state == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("state", "judged"), [("live", "ok"), ("idle", "ok"), ("starting", "warning"), ("stale", "failed")]
+)
+def test_what_a_server_says_of_its_feed_is_judged(state: str, judged: str) -> None:
+    feed = {"state": state, "age_seconds": 60.0, "items": 5, "reason": "cannot read news", "advice": "allow it"}
+    *_, connections, told = streams.status({"connections": 90, "max_connections": 100, "feed": feed})
+    assert (connections.state, told.state) == ("warning", judged)
+    assert ("`quartsse check`" in told.cure) == ("cannot read news" in told.seen) == (judged != "ok")
+
+
+async def test_a_private_stream_asks_for_its_user() -> None:
+    kept = {("u", "c"): Saved("c", "Mine", ("AAPL",))}
+    async with serving(saved=kept, **QUICK) as service:
+        url = f"http://127.0.0.1:{service.port}/api/v2/configurations/c/stream"
+        refused = await visited(url)
+        report = await visited(url, headers={"X-User-ID": "u"})
+    assert list(bad(refused)) == ["status"]
+    assert "--header" in found(refused, "status").cure
+    assert bad(report) == {}
 
 
 async def test_the_limit_is_tried_where_that_is_asked_for() -> None:
