@@ -7,6 +7,7 @@ import asyncio
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -205,38 +206,50 @@ async def test_a_wrong_content_type_is_found() -> None:
     assert "text/event-stream" in found(report, "content type").cure
 
 
-async def foreign(writer: asyncio.StreamWriter, request: dict[str, str]) -> None:
-    """A foreign server that does it well: ids, retry, comments, and it goes on where one stopped."""
-    if request["method"] == "HEAD":
+STEP = 0.2
+
+
+def foreign(place: Callable[[int, int], int]) -> Script:
+    """A foreign server: an event every moment, the same for all; `place`, of the last id and the newest, is where
+    a reader that comes back goes on."""
+    began = time.monotonic()
+
+    async def script(writer: asyncio.StreamWriter, request: dict[str, str]) -> None:
         writer.write(HEAD)
-        return
-    first = int(request.get("last-event-id", "0")) + 1
-    writer.write(HEAD + chunk(b"retry: 2000\n\n"))
-    for number in range(max(1, first), 1000):
-        await foreign_turn(number)
-        writer.write(chunk(b"id: %d\ndata: {}\n\n:\n\n" % number))
-        await writer.drain()
+        if request["method"] == "HEAD":
+            return
+        writer.write(chunk(b"retry: 2000\n\n"))
+        newest = int((time.monotonic() - began) / STEP)
+        after = place(int(request["last-event-id"]), newest) if "last-event-id" in request else newest
+        for number in range(after + 1, 1000):
+            await asyncio.sleep(max(0.0, began + STEP * number - time.monotonic()))
+            writer.write(chunk(b"id: %d\ndata: {}\n\n:\n\n" % number))
+            await writer.drain()
 
-
-_began: list[float] = []
-
-
-async def foreign_turn(number: int) -> None:
-    """Wait for the moment of an event: all readers are at the same place."""
-    now = asyncio.get_running_loop().time()
-    if not _began or number == 1:
-        _began[:] = _began[:1] or [now]
-    await asyncio.sleep(max(0.0, _began[0] + 0.2 * number - now))
+    return script
 
 
 async def test_a_foreign_server_is_judged_by_what_is_right_for_any() -> None:
-    _began.clear()
-    async with raw(foreign) as url:
+    async with raw(foreign(lambda last, _: last)) as url:
         report = await visited(url)
     assert bad(report) == {}
     names = {finding.name for _, finding in report.findings}
     assert not names & {"400", "405", "406", "form", "feed"}, "what quartsse alone promises"
     assert found(report, "ids").state == found(report, "retry").state == found(report, "gaps").state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("place", "finding"),
+    [(lambda _, newest: newest + 1, "gaps"), (lambda last, _: last - 2, "repeats")],
+    ids=["forgets", "repeats"],
+)
+async def test_a_server_that_does_not_go_on_where_one_stopped_is_found(
+    place: Callable[[int, int], int], finding: str
+) -> None:
+    async with raw(foreign(place)) as url:
+        report = await visited(url)
+    assert list(bad(report)) == [finding]
+    assert "Last-Event-ID" in found(report, finding).cure
 
 
 async def test_a_heartbeat_that_is_missing_is_found() -> None:
@@ -260,7 +273,7 @@ async def test_what_comes_in_bunches_is_found() -> None:
         from quartsse.hub.clock import iso
 
         writer.write(HEAD)
-        held, wall = b"", __import__("time").time
+        held, wall = b"", time.time
         for number in range(40):
             held += b'id: evt_%d.a.1.1\nevent: heartbeat\ndata: {"timestamp":"%b","feed":"live"}\n\n' % (
                 number,
