@@ -21,9 +21,9 @@ from quartsse.hub.hub import Hub
 from quartsse.settings import Settings
 from quartsse.telemetry.emf import Emf
 from quartsse.telemetry.meter import Meter
-from quartsse.telemetry.metrics import NoTelemetry, Telemetry
-from quartsse.telemetry.process import LoopLag, memory_bytes, open_files
-from quartsse.telemetry.tracing import NoTracer, Tracer, XRay
+from quartsse.telemetry.metrics import Telemetry
+from quartsse.telemetry.process import memory_bytes, open_files, watch_the_loop
+from quartsse.telemetry.tracing import Tracer, XRay
 from quartsse.web.app import create_app
 from quartsse.web.auth import Authenticator, HeaderAuth, jwt_auth
 from quartsse.web.configurations import Private
@@ -81,8 +81,7 @@ def make_parts(
 ) -> Parts:
     """The parts of a service with these settings; `source` makes another source than DynamoDB. Needs a running loop."""
     clock, loop = Clock(), asyncio.get_running_loop()
-    telemetry: Telemetry = NoTelemetry() if meter is None else meter
-    spans: Tracer = NoTracer() if tracer is None else tracer
+    telemetry, spans = meter or Telemetry(), tracer or Tracer()
     nobody = empty_context()
     hub = Hub(
         clock=clock,
@@ -133,24 +132,24 @@ def make_parts(
 
 
 def _measuring(settings: Settings, parts: Parts, meter: Meter) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
-    """What the meter watches, and the tasks that do so; names and units as CloudWatch has them."""
-    lag, poller = LoopLag(), parts.poller
-    meter.watch("Connections", "Count", "Streams that are open", lambda: parts.slots.taken)
-    meter.watch(
-        "ConnectionsShare", "Percent", "Of the slots taken", lambda: 100 * parts.slots.taken / parts.slots.limit
-    )
-    meter.watch("FeedAge", "Seconds", "Since the last complete read", lambda: poller.age)
-    meter.watch("FeedStale", "Count", "1 while the feed is stale", lambda: int(poller.state == "stale"))
-    meter.watch("Items", "Count", "Items in the window", lambda: len(poller.window))
-    meter.watch("SweepPeriod", "Seconds", "Time to cover the whole window", lambda: poller.status().sweep_seconds)
-    meter.watch("LoopLag", "Milliseconds", "How late the event loop was, at worst", lag.read)
-    meter.watch("Memory", "Bytes", "Resident set", memory_bytes)
-    meter.watch("OpenFiles", "Count", "Open descriptors", open_files)
-    yield "loop-lag", lag.run()
+    """What the meter watches, and the tasks that do so."""
+    poller = parts.poller
+    meter.watch("Connections", lambda: parts.slots.taken)
+    meter.watch("ConnectionsShare", lambda: 100 * parts.slots.taken / parts.slots.limit)
+    meter.watch("FeedAge", lambda: poller.age)
+    meter.watch("FeedStale", lambda: int(poller.state == "stale"))
+    meter.watch("Items", lambda: len(poller.window))
+    meter.watch("SweepPeriod", lambda: poller.status().sweep_seconds)
+    meter.watch("Memory", memory_bytes)
+    meter.watch("OpenFiles", open_files)
+    yield "loop-lag", watch_the_loop(meter)
     if settings.metrics == "emf":
         transport = "lambda" if settings.on_lambda else "ecs"
         dimensions = {"Service": "quartsse", "Environment": settings.environment, "Transport": transport}
-        yield "emf", Emf(meter, dimensions, parts.streams.clock.wall).run()
+        emf = Emf(meter, dimensions, parts.streams.clock.wall)
+        if settings.on_lambda:  # which freezes the process when its last response has ended
+            parts.streams.on_quiet = emf.flush
+        yield "emf", emf.run()
 
 
 def make_openings(settings: Settings, parts: Parts) -> Openings:

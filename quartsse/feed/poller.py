@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import batched
@@ -12,13 +12,16 @@ from statistics import quantiles
 
 from quartsse.errors import SourceError
 from quartsse.feed.bell import Bell
+from quartsse.feed.dynamodb import throttled
+from quartsse.feed.items import Item
 from quartsse.feed.source import FOREVER, Batch, Source
 from quartsse.feed.window import Changes, Window
 from quartsse.hub.clock import Clock
 from quartsse.hub.events import Event, FeedState, Metrics
 from quartsse.hub.hub import Hub
-from quartsse.telemetry.metrics import NoTelemetry, Telemetry
-from quartsse.telemetry.tracing import NoTracer, Tracer
+from quartsse.hub.tick import Origin
+from quartsse.telemetry.metrics import Telemetry
+from quartsse.telemetry.tracing import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +86,8 @@ class Poller:
         self._metrics_interval = metrics_interval
         self._clock = clock or Clock()
         self._sleep = sleep
-        self._telemetry = telemetry or NoTelemetry()
-        self._tracer = tracer or NoTracer()
+        self._telemetry = telemetry or Telemetry()
+        self._tracer = tracer or Tracer()
         self._attending = 0
         self._left_at = float("-inf")
         self._wanted = asyncio.Event()
@@ -223,7 +226,7 @@ class Poller:
         if str(error) != self._reason:
             logger.warning("feed: %s (%s)", error, error.__cause__)
         self._reason = str(error)
-        self._telemetry.feed_failed(str(error))
+        self._telemetry.feed_failed("throttled" if throttled(error) else "failed")
         self._tried.ring()
         return random.uniform(0, min(LONGEST_BACKOFF, self._interval * 2 ** min(self._failures, 10)))  # noqa: S311
 
@@ -251,7 +254,7 @@ class Poller:
         for chunk in batched(batch.items, CHUNK, strict=False):
             changes = self.window.apply(chunk, self._read, self._clock.wall(), silent=not self.loaded)
             self._note(changes)
-            self._publish(changes.updates)
+            self._publish(changes.updates, changes.new)
             await asyncio.sleep(0)
         self.window.touch(batch.unsettled, self._read)
         for key in batch.gone:
@@ -289,7 +292,7 @@ class Poller:
         if self._sweeps_slowly and not was_slow:
             logger.warning("feed: a sweep over the window takes %.0f s: %s", self._sweep_seconds, SLOW_SWEEP_ADVICE)
 
-    def _publish(self, updates: list[Event]) -> None:
+    def _publish(self, updates: list[Event], new: Sequence[Item] = ()) -> None:
         """Publish a step's updates and, if a count has changed, the totals. Nothing before the first load."""
         if not self.loaded or (self._version == self.window.version and not updates):
             return
@@ -298,9 +301,12 @@ class Poller:
             self._telemetry.published(update.name)
         totals = self.window.metrics(self._clock.wall())
         if not _same_counts(totals, self._totals):
-            self._hub.publish(updates, self._totals_event(totals))
+            self._hub.publish(updates, self._totals_event(totals), self._origin(new))
         elif updates:
-            self._hub.publish(updates)
+            self._hub.publish(updates, origin=self._origin(new))
+
+    def _origin(self, new: Sequence[Item]) -> Origin:
+        return Origin(self._started_at, min((item.time for item in new), default=None))
 
     def _repeat_totals(self) -> None:
         """Say the totals again from time to time, after a good read only."""
@@ -308,6 +314,7 @@ class Poller:
             self._hub.publish([], self._totals_event(self.window.metrics(self._clock.wall())))
 
     def _totals_event(self, totals: Metrics) -> Event:
+        self._telemetry.published("metrics")
         self._totals, self._totals_at = totals, self._clock.monotonic()
         self._shown = (self._totals_at, self._hub.event("metrics", totals))
         return self._shown[1]

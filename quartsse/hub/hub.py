@@ -13,7 +13,7 @@ from quartsse.hub.events import EndReason, Event, Payload, ResumeMode, StreamEnd
 from quartsse.hub.filters import Filter
 from quartsse.hub.ids import NOWHERE, Place, new_instance
 from quartsse.hub.log import Entry, Log
-from quartsse.hub.tick import Piece, Tick
+from quartsse.hub.tick import Origin, Piece, Tick
 
 SLICE = 500
 """Readers that one step of a fan-out writes to: 18,000 take half a second, and nothing else should wait for that."""
@@ -33,11 +33,14 @@ class Subscription:
 
     __slots__ = (
         "_hub",
+        "_joined",
         "_metrics_at",
         "_waiting",
         "_waiting_bytes",
+        "bytes",
         "channel",
         "ending",
+        "events",
         "gzip",
         "had",
         "owner",
@@ -63,6 +66,10 @@ class Subscription:
         self.write: Callable[[Tick], bool] | None = None
         self.unsent: Callable[[], int] = _nothing
         """How many bytes the reader has taken, or been written, that have not left the process: they are backlog."""
+        self.events = 0
+        self.bytes = 0
+        """What it was handed, as of when it left its channel: events, and their bytes as it takes them."""
+        self._joined = (0, 0)
         self._waiting: list[Piece] | None = None
         self._waiting_bytes = 0
         self._metrics_at: int | None = None
@@ -90,6 +97,8 @@ class Subscription:
             return
         self._unfollow(self.had)
         self.had = tick.serial
+        self.events += tick.events
+        self.bytes += tick.size(gzip=self.gzip is not None)
         self._keep(tick)
 
     def take(self) -> bytes:
@@ -109,16 +118,20 @@ class Subscription:
 
     def join(self, channel: "Channel", place: str, had: int) -> None:
         """Read a channel from here on, behind the tick with the serial `had`."""
-        channel.subscriptions[self] = None
+        channel.add_reader(self, gzip=self.gzip is not None)
         channel.summed = channel.summed or self.gzip is not None
         self.channel, self.place, self.had = channel, place, had
+        self._joined = channel.handed(had, gzip=self.gzip is not None)
         self._follow()
 
     def leave(self) -> None:
         """Read nothing any more; what waits is still to be taken."""
         if self.channel is not None:
             self._unfollow(self.had)
-            del self.channel.subscriptions[self]
+            gzip = self.channel.remove_reader(self)
+            handed = self.channel.handed(self.had, gzip=gzip)
+            self.events += handed[0] - self._joined[0]
+            self.bytes += handed[1] - self._joined[1]
             self.channel = None
 
     def end(self, reason: EndReason, retry_ms: int) -> None:
@@ -180,11 +193,26 @@ class Subscription:
 class Channel:
     """One filter's view of what is published, the readers who share it, and the ticks still to be handed to them."""
 
-    __slots__ = ("_rest", "_sum", "_sums", "filter", "queue", "subscriptions", "summed", "written_at")
+    __slots__ = (
+        "_events",
+        "_gzip_bytes",
+        "_gzips",
+        "_plain_bytes",
+        "_rest",
+        "_sum",
+        "_sums",
+        "_tell",
+        "filter",
+        "queue",
+        "subscriptions",
+        "summed",
+        "written_at",
+    )
 
-    def __init__(self, wanted: Filter, now: float) -> None:
+    def __init__(self, wanted: Filter, now: float, tell: Callable[[Tick, int, int], None]) -> None:
         self.filter = wanted
-        self.subscriptions: dict[Subscription, None] = {}
+        self.subscriptions: dict[Subscription, bool] = {}
+        """Its readers, and whether they take gzip."""
         self.queue: deque[Tick] = deque()
         self.written_at = now
         """When its readers last got bytes, on the monotonic clock."""
@@ -193,6 +221,10 @@ class Channel:
         self._sum = NOTHING
         self._sums: deque[Sum] = deque()
         """For each tick in the queue, the sum of those before it."""
+        self._tell = tell
+        self._gzips = 0
+        self._events = self._plain_bytes = self._gzip_bytes = 0
+        """What has been delivered to each reader since it was made: counted by the tick, never by the reader."""
         self._rest: Iterator[Subscription] | None = None
         """Who has not had the first tick, where a slice ended in the middle of it."""
 
@@ -208,6 +240,25 @@ class Channel:
         """The sum of all ticks up to one; only differences between two points mean anything."""
         later = (before for tick, before in zip(self.queue, self._sums, strict=True) if tick.serial > serial)
         return next(later, self._sum)
+
+    def add_reader(self, reader: Subscription, *, gzip: bool) -> None:
+        """Let someone read."""
+        self.subscriptions[reader] = gzip
+        self._gzips += gzip
+
+    def remove_reader(self, reader: Subscription) -> bool:
+        """Let someone read no longer; whether they took gzip."""
+        gzip = self.subscriptions.pop(reader)
+        self._gzips -= gzip
+        return gzip
+
+    def handed(self, serial: int, *, gzip: bool) -> tuple[int, int]:
+        """Events and bytes of all ticks up to one; only differences between two points mean anything."""
+        events, size = self._events, self._gzip_bytes if gzip else self._plain_bytes
+        for tick in self.queue:
+            if tick.serial <= serial:
+                events, size = events + tick.events, size + tick.size(gzip=gzip)
+        return events, size
 
     def deliver(self, limit: int) -> int:
         """Hand waiting ticks to at most `limit` readers, in order; how many were reached."""
@@ -241,8 +292,15 @@ class Channel:
         return before - left
 
     def _delivered(self) -> None:
-        self.queue.popleft()
+        """Everyone has the first tick: written to their transport or, where that takes no more, in their backlog."""
+        tick = self.queue.popleft()
         self._sums.popleft()
+        plain, coded = tick.size(gzip=False), tick.size(gzip=True) if self._gzips else 0
+        self._events += tick.events
+        self._plain_bytes += plain
+        self._gzip_bytes += coded
+        readers = len(self.subscriptions)
+        self._tell(tick, readers, (readers - self._gzips) * plain + self._gzips * coded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +336,8 @@ class Hub:
         self.instance = instance or new_instance()
         self.backlog_bytes = backlog_bytes
         self.on_lagged: Callable[[Subscription], None] | None = None
+        self.on_delivered: Callable[[Tick, int, int], None] | None = None
+        """Told of each tick and channel when its last reader has been handed it: the readers, and bytes for all."""
         self._clock = clock or Clock()
         self._log = Log(log_events)
         self._margin = resume_margin
@@ -309,7 +369,7 @@ class Hub:
         self._events += 1
         return event(name, f"{name[0]}{self._events}", payload)
 
-    def publish(self, updates: Sequence[Event], metrics: Event | None = None) -> None:
+    def publish(self, updates: Sequence[Event], metrics: Event | None = None, origin: Origin | None = None) -> None:
         """Append one tick's updates to the log, and queue them, with the totals after them, for the readers they match.
 
         Never waits: a reader that cannot keep up falls behind in its channel and is ended there.
@@ -320,7 +380,7 @@ class Hub:
             for channel in self._channels_of(update.ticker):
                 frames[channel].append(frame)
         totals = metrics.frame(str(self.place)) if metrics is not None else b""
-        self._enqueue_each(frames, totals)
+        self._enqueue_each(frames, totals, origin if updates else None)
         self._pump_soon()
 
     def advance(self, watermark: float) -> None:
@@ -423,7 +483,7 @@ class Hub:
     def _channel(self, wanted: Filter) -> Channel:
         channel = self._channels.get(wanted)
         if channel is None:
-            channel = self._channels[wanted] = Channel(wanted, self._clock.monotonic())
+            channel = self._channels[wanted] = Channel(wanted, self._clock.monotonic(), self._delivered)
             if wanted.tickers is None:
                 self._unfiltered[channel] = None
             for ticker in wanted.tickers or ():
@@ -443,7 +503,7 @@ class Hub:
         self._ticks += 1
         return Tick(data, b"", str(self.place), self._ticks)
 
-    def _enqueue_each(self, frames: dict[Channel, list[bytes]], totals: bytes) -> None:
+    def _enqueue_each(self, frames: dict[Channel, list[bytes]], totals: bytes, origin: Origin | None) -> None:
         """Queue for each channel its own frames, and the totals; channels that get the same share one tick."""
         now, place = self._clock.monotonic(), str(self.place)
         self._ticks += 1
@@ -455,7 +515,7 @@ class Hub:
             parts = (metrics, *own)
             tick = ticks.get(parts)
             if tick is None:
-                tick = ticks[parts] = Tick(b"".join(own), metrics, place, self._ticks)
+                tick = ticks[parts] = Tick(b"".join(own), metrics, place, self._ticks, origin if own else None)
             self._enqueue(channel, tick, now)
 
     def _enqueue_all(self, channels: Iterable[Channel], tick: Tick) -> None:
@@ -468,6 +528,10 @@ class Hub:
         if not channel.queue:
             self._ready.append(channel)
         channel.add(tick, now)
+
+    def _delivered(self, tick: Tick, readers: int, size: int) -> None:
+        if self.on_delivered is not None:
+            self.on_delivered(tick, readers, size)
 
     def _catch_up(self, subscription: Subscription) -> None:
         """Hand one reader all that is queued for its channel, before its turn."""

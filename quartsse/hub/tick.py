@@ -13,6 +13,15 @@ class Piece(NamedTuple):
     coded: bytes
 
 
+class Origin(NamedTuple):
+    """Where updates come from, to tell how old they are when they are handed over."""
+
+    read_at: float
+    """When the read that saw them began, on the monotonic clock."""
+    stamp: float | None
+    """The source's own time of the oldest item that is new, in Unix seconds."""
+
+
 @dataclass(slots=True)
 class Tick:
     """What one channel got at once: updates, joined, and perhaps the totals after them. Shared by all its readers."""
@@ -23,6 +32,7 @@ class Tick:
     """Where a reader who has had it goes on from."""
     serial: int
     """Later ticks of a hub have greater ones."""
+    origin: Origin | None = None
     _chunk: bytes | None = None
     _gzip_chunk: bytes | None = None
     _gzip_pieces: tuple[Piece, Piece] | None = None
@@ -45,6 +55,17 @@ class Tick:
         if self._gzip_chunk is None:
             self._gzip_chunk = chunk(deflated(self.data))
         return self._gzip_chunk
+
+    @property
+    def events(self) -> int:
+        """How many events it holds; the data of an event is one line."""
+        return self.data.count(b"\nevent: ")
+
+    def size(self, *, gzip: bool) -> int:
+        """Bytes of the stream, without a chunk's frame; compressed if asked for."""
+        if not gzip:
+            return len(self.updates) + len(self.metrics)
+        return len(self.gzip_chunk) - self.gzip_chunk.index(b"\r\n") - 4
 
     def pieces(self, *, gzip: bool) -> tuple[Piece, Piece]:
         """Updates and totals apart, for readers who wait: of several totals they get only the last."""

@@ -11,14 +11,18 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from quartsse.telemetry.meter import MEASURES, Meter
+from quartsse.telemetry.meter import COUNTERS, MEASURES, Meter
 
 NAMESPACE = "quartsse"
 INTERVAL = 60.0
 
 
 class Emf:
-    """Writes a document at every interval: counters as what came since the last one, gauges as they are."""
+    """Writes a document at every interval: counters as what came since the last one, gauges as they are.
+
+    A counter that stands still says so with a zero: where nothing comes, nobody runs. What is counted stays in memory
+    until it is written: a process that Lambda has frozen writes it after its thaw, or when it is told to end.
+    """
 
     def __init__(
         self,
@@ -49,19 +53,13 @@ class Emf:
     def document(self) -> dict[str, Any]:
         """What is to be told now; calling it counts as having told it."""
         values: dict[str, tuple[str, Any]] = {
-            gauge.name: (gauge.unit, value) for gauge, value in self._meter.gauge_values()
+            metric.name: (metric.unit, value) for metric, value in self._meter.gauges()
         }
-        totals: Counter[str] = Counter()
-        for (name, label), count in self._meter.counters.items():
-            totals[name] += count
-            if label:
-                totals[name + camel(label)] += count
-        values |= {name: ("Count", totals[name] - self._told[name]) for name in totals}
-        self._told = totals
+        values |= self._grown()
         for name, measure in self._meter.measures.items():
-            if measure.values:
-                values[name] = (MEASURES[name][0], [round(value, 3) for value in measure.values])
-                measure.values.clear()
+            sample = measure.collect()
+            if sample:
+                values[name] = (MEASURES[name].unit, [round(value, 3) for value in sample])
         directive = {
             "Namespace": NAMESPACE,
             "Dimensions": [list(self._dimensions)],
@@ -72,6 +70,18 @@ class Emf:
             **self._dimensions,
             **{name: value for name, (_, value) in values.items()},
         }
+
+    def _grown(self) -> dict[str, tuple[str, float]]:
+        """What came to each counter, and to each of its parts, since the last document."""
+        totals: Counter[str] = Counter()
+        units: dict[str, str] = {}
+        for name, metric in COUNTERS.items():
+            for label, count in self._meter.parts(name).items():
+                for told in {name, name + camel(label)}:
+                    totals[told] += count  # type: ignore[assignment]  # a Counter adds up fractions as well
+                    units[told] = metric.unit
+        before, self._told = self._told, totals
+        return {name: (units[name], totals[name] - before[name]) for name in totals}
 
 
 def camel(label: str) -> str:

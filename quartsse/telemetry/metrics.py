@@ -1,10 +1,8 @@
 """The verbs of telemetry: what happened, said where it happens. Every room may use them."""
 
-from typing import Protocol
 
-
-class Telemetry(Protocol):
-    """Who is told. Every verb returns at once and raises nothing."""
+class Telemetry:
+    """Who is told: here nobody. Every verb returns at once and raises nothing."""
 
     def stream_opened(self) -> None:
         """A stream has its slot."""
@@ -21,39 +19,25 @@ class Telemetry(Protocol):
     def published(self, name: str) -> None:
         """An event went to the hub."""
 
+    def delivered(self, events: int, size: int) -> None:
+        """Events, and all their bytes, were handed to readers: a tick to all of a channel, or an opening to one."""
+
+    def handed_over(self, seconds: float, since_stamp: float | None) -> None:
+        """A channel's readers have a tick's updates.
+
+        `seconds`: since the read that saw them began. `since_stamp`: since the source's own time of the oldest item
+        that is new. Measured when the tick has been written to the last reader's transport or, if that takes no more,
+        put into its backlog: so one slow reader changes nothing, and what a network then takes is not in it.
+        """
+
     def feed_read(self, seconds: float, units: float) -> None:
         """A read of the source ended well; it took so long and cost so many read units."""
 
-    def feed_failed(self, reason: str) -> None:
-        """A read of the source failed."""
+    def feed_failed(self, kind: str) -> None:
+        """A read of the source failed: `throttled`, or else `failed`."""
 
     def items_skipped(self, kind: str, count: int) -> None:
         """Records did not fit."""
 
-
-class NoTelemetry:
-    """Tells nobody."""
-
-    def stream_opened(self) -> None:
-        """Nothing."""
-
-    def stream_ended(self, reason: str, seconds: float) -> None:
-        """Nothing."""
-
-    def refused(self, reason: str) -> None:
-        """Nothing."""
-
-    def resumed(self, mode: str, replayed: int) -> None:
-        """Nothing."""
-
-    def published(self, name: str) -> None:
-        """Nothing."""
-
-    def feed_read(self, seconds: float, units: float) -> None:
-        """Nothing."""
-
-    def feed_failed(self, reason: str) -> None:
-        """Nothing."""
-
-    def items_skipped(self, kind: str, count: int) -> None:
-        """Nothing."""
+    def loop_late(self, seconds: float) -> None:
+        """The event loop came back so late to a short sleep."""

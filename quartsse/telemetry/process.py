@@ -5,6 +5,8 @@ import resource
 from pathlib import Path
 from time import monotonic
 
+from quartsse.telemetry.metrics import Telemetry
+
 STEP = 0.5
 
 
@@ -25,20 +27,9 @@ def open_files() -> float | None:
         return None
 
 
-class LoopLag:
-    """How late the loop has come back to a short sleep, at worst, since one last asked."""
-
-    def __init__(self) -> None:
-        self._worst = 0.0
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        while True:
-            before = monotonic()
-            await asyncio.sleep(STEP)
-            self._worst = max(self._worst, monotonic() - before - STEP)
-
-    def read(self) -> float:
-        """Milliseconds; forgotten once told."""
-        worst, self._worst = self._worst, 0.0
-        return worst * 1000
+async def watch_the_loop(telemetry: Telemetry) -> None:
+    """Say how late the loop comes back to a short sleep, until cancelled."""
+    while True:
+        before = monotonic()
+        await asyncio.sleep(STEP)
+        telemetry.loop_late(max(0.0, monotonic() - before - STEP))

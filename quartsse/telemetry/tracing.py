@@ -5,6 +5,7 @@ its documents and its way to the daemon only. Its recorder keeps the current seg
 `create_task(context=…)`, and throws everything away behind the Lambda Web Adapter; our spans know who they are.
 """
 
+import contextvars
 import logging
 import queue
 import random
@@ -13,12 +14,15 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import override
 
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 1000
 """Spans that may wait to be sent; beyond that they are dropped: a trace is worth less than the stream it tells of."""
+
+TRACE: contextvars.ContextVar[str | None] = contextvars.ContextVar("trace", default=None)
+"""The id of the trace that the current task works in: a request's, or that of a read of the source."""
 
 POLL_SHARE = 0.02
 CONNECT_SHARE = 0.05
@@ -40,38 +44,22 @@ class Span:
     notes: dict[str, str | int | float | bool] = field(default_factory=dict)
 
 
-class Tracer(Protocol):
-    """Who is told of spans. Every verb returns at once and raises nothing."""
+class Tracer:
+    """Who is told of spans: here nobody. Every verb returns at once and raises nothing."""
 
-    def connect(self, header: str | None) -> Span | None:
+    def connect(self, header: str | None) -> Span | None:  # noqa: ARG002
         """A request for a stream begins; `header` is its `X-Amzn-Trace-Id`."""
-        ...
+        return None
 
     def poll(self) -> Span | None:
         """A read of the source begins."""
-        ...
+        return None
 
     def end(self, span: Span | None, *, failed: bool = False, **notes: str | float | bool) -> None:
         """A span is over."""
-        ...
 
 
-class NoTracer:
-    """Traces nothing."""
-
-    def connect(self, header: str | None) -> Span | None:  # noqa: ARG002
-        """Nothing."""
-        return None
-
-    def poll(self) -> Span | None:
-        """Nothing."""
-        return None
-
-    def end(self, span: Span | None, *, failed: bool = False, **notes: str | float | bool) -> None:
-        """Nothing."""
-
-
-class XRay:
+class XRay(Tracer):
     """Sends spans to the X-Ray daemon, from a thread of its own that imports the SDK: 0.3 s that nobody waits for.
 
     On Lambda the function's own segment stands above ours, and its sampling decision is taken over. Elsewhere the
@@ -98,6 +86,7 @@ class XRay:
                 return
             self._thread.join(seconds)
 
+    @override
     def connect(self, header: str | None) -> Span | None:
         """A span below the header's, with its trace id."""
         fields = dict(part.strip().partition("=")[::2] for part in (header or "")[:500].split(";"))
@@ -105,12 +94,14 @@ class XRay:
         trace_id = root if _TRACE_ID.fullmatch(root) else new_trace_id()
         sampled = fields.get("Sampled") == "1" if self._on_lambda else self._samples(fields.get("Sampled"))
         above = parent if _SPAN_ID.fullmatch(parent) and trace_id == root else None
-        return Span("connect", trace_id, above, sampled, time.time())
+        return self._begin(Span("connect", trace_id, above, sampled, time.time()))
 
+    @override
     def poll(self) -> Span | None:
         """A span in a trace of its own."""
-        return Span("poll", new_trace_id(), None, self._chance.random() < POLL_SHARE, time.time())
+        return self._begin(Span("poll", new_trace_id(), None, self._chance.random() < POLL_SHARE, time.time()))
 
+    @override
     def end(self, span: Span | None, *, failed: bool = False, **notes: str | float | bool) -> None:
         """Send a span, if it is sampled; a poll that failed always is."""
         if span is None:
@@ -122,6 +113,10 @@ class XRay:
                 self._waiting.put_nowait(span)
             except queue.Full:
                 logger.debug("a span was dropped")
+
+    def _begin(self, span: Span) -> Span:
+        TRACE.set(span.trace_id)
+        return span
 
     def _samples(self, wish: str | None) -> bool:
         return wish != "0" and self._chance.random() < CONNECT_SHARE

@@ -57,7 +57,7 @@ def _guard(app: Quart, parts: Parts) -> None:
 
     @app.errorhandler(Refused)
     async def refuse(error: Refused) -> Response:
-        parts.telemetry.refused(error.reason)
+        parts.tell(error)
         return refusal(error)
 
     @app.errorhandler(HTTPException)

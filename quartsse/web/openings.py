@@ -1,7 +1,6 @@
 """Openings: how a request becomes a stream, with every check in the contract's order."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from quart import Response, request
@@ -18,8 +17,6 @@ from quartsse.web.origins import address_group, client_address
 from quartsse.web.parameters import Asked, asked
 from quartsse.web.parts import Parts
 from quartsse.web.stream import HEADERS, Stream
-
-logger = logging.getLogger(__name__)
 
 type Start = Callable[[Slot, Asked, User | None], Awaitable[Stream]]
 """Makes the stream for a slot; what it raises is the answer, and the slot is given back."""
@@ -70,7 +67,6 @@ class Openings:
         tracer.end(span, status=200, resumed=wanted.last_event_id is not None)
         if span is not None:
             response.headers["X-Amzn-Trace-Id"] = f"Root={span.trace_id}"
-            logger.info("stream traced", extra={"trace": span.trace_id, "sampled": span.sampled})
         return response
 
     async def _checked(self, start: Start, wanted: Asked, user: Callable[[], Awaitable[User]] | None) -> Response:
@@ -124,7 +120,7 @@ class Openings:
 
     def _refused_politely(self, refused: Refused, wanted: Asked) -> Response:
         """The one refusal that a browser's EventSource obeys: 200, when to come back, and the end."""
-        self.parts.telemetry.refused(refused.reason)
+        self.parts.tell(refused, politely=True)
         reason: EndReason = "connection_limit" if refused.reason in _LIMITS else "unavailable"
         retry_ms = 1000 * (refused.retry_after or 0)
         own = own_place(wanted.last_event_id)

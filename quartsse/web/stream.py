@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from quartsse.feed.poller import Poller
@@ -15,7 +15,8 @@ from quartsse.hub.filters import Filter
 from quartsse.hub.hub import Hub, Subscription, spread
 from quartsse.hub.ids import Place, own_place, place_in
 from quartsse.hub.tick import Tick, chunk
-from quartsse.telemetry.metrics import NoTelemetry, Telemetry
+from quartsse.telemetry.metrics import Telemetry
+from quartsse.telemetry.tracing import TRACE
 from quartsse.web.handover import DOOR, Door
 from quartsse.web.limits import Slot
 from quartsse.web.pulse import Pulse
@@ -58,9 +59,11 @@ class Stream:
 
     __slots__ = (
         "_aborting",
+        "_bytes",
         "_clock",
         "_door",
         "_ended",
+        "_events",
         "_gzip",
         "_last_event_id",
         "_lobby",
@@ -70,6 +73,7 @@ class Stream:
         "_subscription",
         "_timer",
         "_told",
+        "_trace",
         "_view",
         "_wire",
         "on_close",
@@ -82,6 +86,8 @@ class Stream:
         self._last_event_id = last_event_id
         self._clock = streams.clock
         self._started = self._clock.monotonic()
+        self._trace = TRACE.get()
+        self._events = self._bytes = 0
         self._door = DOOR.get()
         self._gzip: Gzip | None = None
         self._told: FeedState | None = None
@@ -140,7 +146,9 @@ class Stream:
         updates = self._streams.poller.window.updates(view.filter)
         events = [view.state(), *(update for update in updates if not before.filter.matches(update.ticker))]
         place = str(hub.place)
-        hub.send(self._subscription, b"".join(event.frame(place) for event in events))
+        data = b"".join(event.frame(place) for event in events)
+        hub.send(self._subscription, data)
+        self._streams.telemetry.delivered(len(events), len(data))
 
     def end_after(self, seconds: float, reason: EndReason) -> None:
         """Let the stream end in so many seconds, unless it ends sooner anyway."""
@@ -189,7 +197,12 @@ class Stream:
         self._slot.release()
         self._door = self._wire = None
         reason = self._ended[0] if self._ended else "client"
-        self._streams.closed(self, reason, self._clock.monotonic() - self._started)
+        if self._subscription is not None:
+            self._events += self._subscription.events
+            self._bytes += self._subscription.bytes
+        seconds = self._clock.monotonic() - self._started
+        told = {"reason": reason, "seconds": round(seconds, 3), "events": self._events, "bytes": self._bytes}
+        self._streams.closed(self, reason, seconds, told if self._trace is None else told | {"trace": self._trace})
 
     def _coded(self, data: bytes) -> bytes:
         """What is for this reader alone, as it takes it.
@@ -197,7 +210,12 @@ class Stream:
         It says again what the request said (the id); what is secret must not be compressed beside that: the length
         would tell somebody who chooses the one and measures how the other goes with it (RFC 7457, section 2.6).
         """
-        return data if self._gzip is None else self._gzip.encode(data, compressed=not self._view.private)
+        coded = data if self._gzip is None else self._gzip.encode(data, compressed=not self._view.private)
+        events = data.count(b"\nevent: ")
+        self._events += events
+        self._bytes += len(coded)
+        self._streams.telemetry.delivered(events, len(coded))
+        return coded
 
     async def _wait_for_state(self, own: str) -> AsyncGenerator[bytes]:
         """Heartbeats, until there is a state to show or the stream is ended."""
@@ -360,13 +378,16 @@ class Streams:
         self.retry_ms = retry_ms
         self.handover = handover
         self.clock = clock or Clock()
-        self.telemetry = telemetry or NoTelemetry()
+        self.telemetry = telemetry or Telemetry()
         self.open: set[Stream] = set()
         self.closing = False
         self._drain_seconds = drain_seconds
         self._max_age = max_age
         self._chance = chance or random.Random()  # noqa: S311 - jitter
+        self.on_quiet: Callable[[], None] | None = None
+        """Called when the last stream is over."""
         hub.on_lagged = self._lagged
+        hub.on_delivered = self._delivered
 
     def start(self, slot: Slot, view: View, last_event_id: str | None) -> Stream:
         """A stream in a slot. It belongs to the current task until it is handed over."""
@@ -379,12 +400,14 @@ class Streams:
         logger.info("stream opened", extra={"streams": len(self.open)})
         return stream
 
-    def closed(self, stream: Stream, reason: str, seconds: float) -> None:
-        """A stream is over and holds nothing any more."""
+    def closed(self, stream: Stream, reason: str, seconds: float, told: Mapping[str, object]) -> None:
+        """A stream is over and holds nothing any more; `told` is for the log."""
         self.open.discard(stream)
         self.poller.leave()
         self.telemetry.stream_ended(reason, seconds)
-        logger.info("stream closed", extra={"reason": reason, "seconds": round(seconds, 3), "streams": len(self.open)})
+        logger.info("stream closed", extra={**told, "streams": len(self.open)})
+        if not self.open and self.on_quiet is not None:
+            self.on_quiet()
 
     def one_retry(self) -> int:
         """A wait in milliseconds for one reader, so that those who end together do not come back together."""
@@ -406,6 +429,13 @@ class Streams:
             await asyncio.sleep(0.005)
         for stream in list(self.open):
             stream.abort()
+
+    def _delivered(self, tick: Tick, readers: int, size: int) -> None:
+        self.telemetry.delivered(readers * tick.events, size)
+        if tick.origin is not None:
+            stamp = tick.origin.stamp
+            since_stamp = None if stamp is None else self.clock.wall() - stamp
+            self.telemetry.handed_over(self.clock.monotonic() - tick.origin.read_at, since_stamp)
 
     def _lagged(self, subscription: Subscription) -> None:
         if isinstance(subscription.owner, Stream):

@@ -12,6 +12,7 @@ from quartsse.feed.window import Window
 from quartsse.hub.clock import Clock, iso
 from quartsse.hub.events import Event, Label
 from quartsse.hub.hub import Hub
+from quartsse.hub.tick import Origin
 
 if TYPE_CHECKING:
     from quartsse.errors import SourceError
@@ -147,10 +148,10 @@ class Listener(Hub):
         self.updates: list[Event] = []
         self.totals: list[Event] = []
 
-    def publish(self, updates: Sequence[Event], metrics: Event | None = None) -> None:
+    def publish(self, updates: Sequence[Event], metrics: Event | None = None, origin: Origin | None = None) -> None:
         self.updates += updates
         self.totals += [metrics] if metrics else []
-        super().publish(updates, metrics)
+        super().publish(updates, metrics, origin)
 
 
 @asynccontextmanager

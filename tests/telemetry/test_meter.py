@@ -1,82 +1,56 @@
-"""What is counted, and how CloudWatch and Prometheus are told of it."""
+import random
+from inspect import getmembers, isfunction
 
-import json
+import pytest
 
-from quartsse.telemetry.emf import Emf, camel
-from quartsse.telemetry.meter import Meter
-from quartsse.telemetry.process import memory_bytes, open_files
-from quartsse.telemetry.prometheus import text
+from quartsse.telemetry.meter import COUNTERS, GAUGES, MEASURES, MOST_VALUES, Measure, Meter
+from quartsse.telemetry.metrics import Telemetry
+from tests.telemetry.metering import busy_meter
 
-DIMENSIONS = {"Service": "quartsse", "Environment": "dev", "Transport": "ecs"}
-
-
-def busy_meter() -> Meter:
-    meter = Meter()
-    meter.watch("Connections", "Count", "Streams that are open", lambda: 3)
-    meter.watch("FeedAge", "Seconds", "Since the last complete read", lambda: None)
-    meter.stream_opened()
-    meter.stream_opened()
-    meter.stream_ended("max_age", 840.0)
-    meter.refused("connection_limit")
-    meter.resumed("exact", 7)
-    meter.published("sentiment_update")
-    meter.feed_read(0.025, 1.5)
-    meter.feed_read(0.05, 1.5)
-    meter.feed_failed("anything")
-    meter.items_skipped("timestamp", 2)
-    return meter
+HUNDRED = tuple(range(0, 1000, 10))
 
 
-def test_an_emf_document_is_as_awss_specification_has_it() -> None:
-    document = Emf(busy_meter(), DIMENSIONS, lambda: 1_795_000_000.123).document()
-    directive = document["_aws"]["CloudWatchMetrics"][0]
-    assert document["_aws"]["Timestamp"] == 1_795_000_000_123
-    assert directive["Dimensions"] == [["Service", "Environment", "Transport"]]
-    assert len(directive["Metrics"]) <= 100
-    for metric in directive["Metrics"]:
-        values = document[metric["Name"]]
-        values = values if isinstance(values, list) else [values]
-        assert 1 <= len(values) <= 100
-        assert all(isinstance(value, int | float) for value in values)
-    assert {name: document[name] for name in DIMENSIONS} == DIMENSIONS
-    assert "\n" not in json.dumps(document)
-
-
-def test_a_document_tells_what_came_since_the_last_one() -> None:
+def test_every_verb_is_counted_and_every_counter_has_a_verb() -> None:
     meter = busy_meter()
-    emf = Emf(meter, DIMENSIONS, lambda: 0)
-    first = emf.document()
-    assert (first["ConnectionsOpened"], first["ConnectionsClosedMaxAge"], first["ReadUnits"]) == (2, 1, 3.0)
-    assert first["PollDuration"] == [25.0, 50.0]
-    assert "FeedAge" not in first
-    meter.stream_opened()
-    second = emf.document()
-    assert (second["ConnectionsOpened"], second["ConnectionsClosed"], second["Connections"]) == (1, 0, 3)
-    assert "PollDuration" not in second
+    verbs = {name for name, _ in getmembers(Telemetry, isfunction)}
+    assert verbs <= set(vars(Meter)), "a verb that the meter does not know tells nobody"
+    assert all(meter.parts(name) != {"": 0} for name in COUNTERS)
+    assert all(sum(measure.buckets) for measure in meter.measures.values())
+    assert set(meter.measures) == set(MEASURES)
 
 
-def test_a_measure_keeps_a_hundred_values_at_the_most() -> None:
-    meter = Meter()
-    for number in range(1000):
-        meter.feed_read(number / 1000, 0)
-    assert len(Emf(meter, DIMENSIONS, lambda: 0).document()["PollDuration"]) == 100
+def test_no_name_means_two_things() -> None:
+    assert len({*COUNTERS, *GAUGES, *MEASURES}) == len(COUNTERS) + len(GAUGES) + len(MEASURES)
 
 
-def test_prometheus_gets_every_counter_and_gauge_in_base_units() -> None:
-    lines = text(busy_meter()).splitlines()
-    assert "quartsse_connections 3" in lines
-    assert 'quartsse_connections_closed_total{reason="max_age"} 1' in lines
-    assert 'quartsse_resumes_total{mode="exact"} 1' in lines
-    assert 'quartsse_items_skipped_total{kind="timestamp"} 2' in lines
-    assert "quartsse_poll_duration_seconds_sum 0.075" in lines
-    assert "quartsse_poll_duration_seconds_count 2" in lines
-    assert "quartsse_poll_errors_total 1" in lines
+def test_a_gauge_that_nobody_has_heard_of_is_a_mistake() -> None:
+    with pytest.raises(KeyError):
+        Meter().watch("Surprise", lambda: 1)
 
 
-def test_names_of_labels_become_parts_of_names() -> None:
-    assert camel("configuration_removed") == "ConfigurationRemoved"
+def test_a_gauge_with_nothing_to_see_is_left_out() -> None:
+    assert "FeedAge" not in {metric.name for metric, _ in busy_meter().gauges()}
 
 
-def test_the_process_can_see_itself() -> None:
-    assert (memory_bytes() or 0) > 1e6
-    assert (open_files() or 0) >= 3
+def test_a_value_on_a_bound_counts_below_it() -> None:
+    measure = Measure((1.0, 2.0), random.Random(1))
+    for value in (0.5, 1.0, 1.5, 2.0, 9.0):
+        measure.add(value)
+    assert (measure.buckets, measure.sum) == ([2, 2, 1], 14.0)
+
+
+def test_a_sample_is_drawn_from_the_whole_time_and_has_the_greatest() -> None:
+    measure = Measure(HUNDRED, random.Random(1))
+    for value in [999.0, *range(998, -1, -1)]:
+        measure.add(value)
+    sample = measure.collect()
+    assert len(sample) == MOST_VALUES
+    assert max(sample) == 999.0
+    assert 400 < sum(sample) / len(sample) < 600, "and not only of the newest, which are the smallest"
+
+
+def test_what_was_collected_is_not_collected_again() -> None:
+    measure = Measure(HUNDRED, random.Random(1))
+    measure.add(5)
+    assert (measure.collect(), measure.collect()) == ([5], [])
+    assert sum(measure.buckets) == 1, "buckets go on"

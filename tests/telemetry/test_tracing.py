@@ -8,13 +8,21 @@ from collections.abc import Iterator
 
 import pytest
 
-from quartsse.telemetry.tracing import NoTracer, XRay, new_trace_id
+from quartsse.telemetry.tracing import TRACE, Tracer, XRay, new_trace_id
 
 # The SDK leaves its sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 ROOT = "1-6a1b2c3d-0123456789abcdef01234567"
 PARENT = "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _no_trace_stays() -> Iterator[None]:
+    """What a test traces is not in the lines that later ones log."""
+    before = TRACE.set(None)
+    yield
+    TRACE.reset(before)
 
 
 @pytest.fixture
@@ -99,7 +107,7 @@ def test_a_header_that_is_none_begins_a_trace_of_its_own(header: str) -> None:
 
 
 def test_without_tracing_nothing_happens() -> None:
-    tracer = NoTracer()
+    tracer = Tracer()
     tracer.end(tracer.connect("Root=x"))
     tracer.end(tracer.poll())
 
