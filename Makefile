@@ -45,7 +45,7 @@ install: $(READY) ## .venv with everything for development, from hashed locks
 
 $(READY): requirements/dev.txt pyproject.toml requirements/find-python
 	@if [ -z "$(PYTHON)" ]; then sh requirements/find-python --explain; exit 1; fi
-	@echo "making $(VENV) with $(PYTHON)"
+	@echo "making $(VENV) with $(PYTHON): some minutes, this once"
 	@"$(PYTHON)" -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment (on Debian: install python3.13-venv)" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
