@@ -137,6 +137,7 @@ async def test_other_keys_of_the_users_table_are_named(
     proxy.fault = denied
     report = await looked(environment, monkeypatch, SSE_USERS_KEYS="pk,sk")
     assert bad(report) == ["keys"]
+    assert ("they are PK (S) and SK (S)" in found(report, "keys").seen) == (denied is None)
     assert "SSE_USERS_KEYS" in found(report, "keys").cure
 
 
