@@ -8,7 +8,7 @@ FROM_NPM := $(if $(shell command -v npm),tests/node_modules/.package-lock.json)
 # The newest interpreter that fits: the one named on the command line, `python3.13`, or one that uv or pyenv keeps.
 PYTHON ?= $(shell sh requirements/find-python)
 
-.PHONY: demo test test-slow bench fuzz mutants check format install lock clean help
+.PHONY: demo test test-slow bench fuzz mutants supply-chain check format install lock clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -31,6 +31,9 @@ fuzz: $(READY) ## ten thousand malformed requests against a running service (ARG
 
 mutants: $(READY) ## each defence of docs/security.md turned off: a test must go red (ARGS="a word" to choose)
 	$(BIN)/python -m tests.proof.mutants $(ARGS)
+
+supply-chain: $(READY) ## pins and hashes, known holes, licences, secrets in the tree
+	$(BIN)/python -m pytest -q tests/proof/test_supply_chain.py $(ARGS)
 
 check: $(READY) ## formatting, lint and types, in seconds
 	$(BIN)/ruff format --check .

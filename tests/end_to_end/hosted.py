@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -68,6 +69,10 @@ class Hosted(Served):
     async def put_items(self, count: int, seconds: float = 0.0) -> None:
         """Put so many items into the source, of 200 tickers, spread over some seconds; returns at once."""
         await self.ask("put", count, seconds)
+
+    async def say(self, source: str) -> None:
+        """Put an item into the source that has this text as its own source."""
+        await self.ask("say", json.dumps(source).encode().hex())
 
     @property
     def memory(self) -> int:
@@ -133,6 +138,9 @@ class Control:
             self._putting = asyncio.create_task(self._put(int(words[0]), float(words[1])))
         elif command == "unsent":
             answer = self._most_unsent
+        elif command == "say":
+            said = json.loads(bytes.fromhex(words[0]))
+            self._source.put(replace(item("hosted:said", "LOUD", at=time.time()), source=said))
         elif command == "break":
             self._source.broken = True
         writer.write(json.dumps(answer).encode() + b"\n")
