@@ -38,14 +38,13 @@ def room_of(module: Path) -> str:
     return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports_in(source: str, room: str) -> Iterator[str]:
+def imports_in(source: str) -> Iterator[str]:
     """Every module that a source imports, anywhere in it."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            beside = node.level == 1 and room in {"client", "__init__"}
-            module = node.module or "" if not node.level else f"quartsse.{node.module or ''}" if beside else "relative"
+            module = "relative" if node.level else node.module or ""
             if module.rstrip(".") == "quartsse":
                 yield from (f"quartsse.{name.name}" for name in node.names)
             else:
@@ -55,7 +54,7 @@ def imports_in(source: str, room: str) -> Iterator[str]:
 def wrong_in(source: str, room: str) -> list[str]:
     """The imports of a room's source that point the wrong way."""
     wrong = []
-    for name in imports_in(source, room):
+    for name in imports_in(source):
         first, _, rest = name.partition(".")
         inside = rest.partition(".")[0]
         foreign = first in ONLY_IN and room not in ONLY_IN[first]
@@ -124,5 +123,5 @@ def test_nothing_of_aws_is_imported_before_the_server_listens() -> None:
         at_the_top = [
             node for node in ast.parse(module.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
         ]
-        names = {name for node in at_the_top for name in imports_in(ast.unparse(node), room_of(module))}
+        names = {name for node in at_the_top for name in imports_in(ast.unparse(node))}
         assert not {name for name in names if name.startswith(("boto3", "botocore", "aws_xray_sdk"))}, module
