@@ -332,7 +332,7 @@ function overFetch(url, on, { fetch, headers, withCredentials }) {
     if (!type.startsWith("text/event-stream"))
       return on.failed({ reason: `Not an event stream: ${type}`, fatal: true });
     const parser = new Parser(on.frame, on.retry);
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    const reader = answer.body.pipeThrough(new TextDecoderStream("utf-8", { ignoreBOM: true })).getReader();
     for (let part = await reader.read(); !part.done; part = await reader.read()) parser.feed(part.value);
     on.failed({ reason: "Connection lost" });
   };
@@ -357,6 +357,7 @@ export class Parser {
   #onRetry;
   #rest = "";
   #started = false;
+  #afterCr = false;
   #type = "";
   #data = [];
   #id = "";
@@ -371,9 +372,11 @@ export class Parser {
       this.#started = true;
       if (text[0] === "\uFEFF") text = text.slice(1);
     }
-    const whole = this.#rest + text;
-    // A CR at the end may be half of a CRLF: it waits for what follows.
-    const lines = whole.split(/\r\n|\n|\r(?=[^])/);
+    // A CR ends a line at once; an LF that comes in the next piece belongs to it.
+    if (this.#afterCr && text[0] === "\n") text = text.slice(1);
+    else if (text === "") return;
+    this.#afterCr = text.endsWith("\r");
+    const lines = (this.#rest + text).split(/\r\n|\n|\r/);
     this.#rest = lines.pop();
     for (const line of lines) this.#line(line);
   }
