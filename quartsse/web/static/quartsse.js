@@ -167,7 +167,8 @@ export class Stream {
   #isRepeat(id) {
     const identity = id.split(".", 1)[0];
     const item = identity.split("-", 1)[0];
-    if (!identity || this.#identities.get(item) === identity) return Boolean(identity);
+    if (item === identity) return false; // another server's id: it says nothing of its item
+    if (this.#identities.get(item) === identity) return true;
     this.#identities.delete(item);
     this.#identities.set(item, identity);
     if (this.#identities.size > REMEMBERED) this.#identities.delete(this.#identities.keys().next().value);
@@ -190,9 +191,10 @@ export class Stream {
     this.#failed({ name: full ? "full" : "ended", reason, retryMs, quiet: this.#state.name === "live" });
   }
 
-  #failed({ name = "reconnecting", reason, retryMs, retryAfter, fatal, quiet }) {
+  #failed({ name = "reconnecting", reason, retryMs, retryAfter, status, fatal, quiet }) {
     this.#letGo({ keepPolling: true });
-    if (fatal) return this.close(reason);
+    // A ticket may have expired on the way; the next attempt has a fresh one.
+    if (fatal && !(status === 401 && this.#options.ticket)) return this.close(reason);
     if (!quiet) this.#failures += 1;
     const delay = retryMs ?? this.#backoff(retryAfter);
     this.#timers.retry = setTimeout(() => this.#open(), delay);
@@ -346,7 +348,7 @@ async function failureOf(answer) {
   const passing = (status >= 500 && status !== 501) || status === 408 || status === 425 || status === 429;
   const body = parse(await answer.text().catch(() => ""));
   const name = status === 429 || body?.max_connections !== undefined ? "full" : undefined;
-  return { name, reason: body?.detail ?? statusLine(answer), retryAfter: seconds, fatal: !passing };
+  return { name, status, reason: body?.detail ?? statusLine(answer), retryAfter: seconds, fatal: !passing };
 }
 
 const statusLine = (answer) => `The server answered ${answer.status} ${answer.statusText}`.trim();

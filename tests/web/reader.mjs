@@ -1,0 +1,10 @@
+// Reads a stream with quartsse.js in Node and writes a line of JSON for each event and state: node reader.mjs '{…}'
+import { connect } from "../../quartsse/web/static/quartsse.js";
+
+const { url, tickets, ...options } = JSON.parse(process.argv[2]);
+if (tickets) options.ticket = () => tickets.shift();
+const stream = connect(url, { mode: "fetch", ...options });
+const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
+stream.on("event", (data, { type, id, polled = false }) => say({ event: type, id, data, polled }));
+stream.on("repeat", (data, { id }) => say({ repeat: id }));
+stream.on("state", ({ name, reason, polling }) => say({ state: name, reason, polling }));
