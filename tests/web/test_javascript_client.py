@@ -14,7 +14,7 @@ import pytest
 
 from quartsse.feed.configurations import Saved
 from quartsse.web.auth import User
-from tests.adversary import Adversary, Ending, block, head
+from tests.adversary import Adversary, Ending, Step, block, head
 from tests.web.serving import item, serving
 
 READER = Path(__file__).with_name("reader.mjs")
@@ -82,7 +82,7 @@ async def test_a_repeat_is_dropped_and_an_id_of_another_server_is_none() -> None
         return block("{}", event="sentiment_update", event_id=id_)
 
     sent = [update(id_) for id_ in ("evt_x-1.a", "evt_x-1.b", "evt_x-2.c", "evt_x-1.d", "17", "17")]
-    script = [head(), b"".join(sent) + block("{}", event="end"), Ending.SILENCE]
+    script: list[Step] = [head(), b"".join(sent) + block("{}", event="end"), Ending.SILENCE]
     async with Adversary(script) as server, reading(server.url) as until:
         lines = await until(lambda line: line.get("event") == "end")
     ids = [line["id"] for line in lines if line.get("event") == "sentiment_update"]
