@@ -1,6 +1,8 @@
 """The app: the routes, and what holds for every request."""
 
 from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
 
 from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException
@@ -21,10 +23,30 @@ ANY_HOST = {"/health"}
 """Paths that answer to every name: load balancers probe by address."""
 
 
+class App(Quart):
+    """Quart, for which every target of a request is a path: it raises at an empty one, and at what is no URL."""
+
+    async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection's scope."""
+        if "path" in scope:
+            scope = {**scope, "path": _path(scope["path"])}
+        await super().asgi_app(scope, receive, send)
+
+
+def _path(target: str) -> str:
+    """The path in a target, which may be a whole URL (RFC 9112, section 3.2.2), or anything."""
+    if not target.startswith("/"):
+        try:
+            target = urlsplit(target).path
+        except ValueError:
+            target = ""
+    return target if target.startswith("/") else f"/{target}"
+
+
 def create_app(openings: Openings, private: Private, meter: Meter | None = None) -> Quart:
     """The ASGI app; with `/metrics` for Prometheus if there is a meter."""
     parts = openings.parts
-    app = Quart(__name__, static_folder=None)
+    app = App(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BODY
     app.register_blueprint(routes(openings))
     app.register_blueprint(configuration_routes(openings, private))

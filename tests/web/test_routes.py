@@ -175,3 +175,12 @@ async def test_the_page_is_served_only_where_it_is_wanted_and_the_client_always(
         assert page.status == 200
         assert page.headers["content-security-policy"].startswith("default-src 'self'")
         assert (await service.get("/static/../app.py")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("?tickers=*", 404), ("http://[", 404), ("*", 404), ("http://localhost/api/v2/stream/status", 200)],
+)
+async def test_a_target_that_is_no_path_is_unknown_and_a_whole_url_is_its_path(target: str, status: int) -> None:
+    async with serving() as service:
+        assert (await service.get(target)).status == status
