@@ -6,6 +6,7 @@ const QUARTER = 15 * 60 * 1000;
 const LIVE_STEP = 10 * 1000;
 const LIVE_STEPS = 90; // a quarter of an hour of arrivals
 const REMEMBERED = 5000;
+const MOST_TICKERS = 1000;
 const BY_TAG_LIMIT = 200; // `by_tag` is whole as long as it is shorter than this
 
 /**
@@ -88,10 +89,18 @@ export class Board {
 
   #row(ticker) {
     if (!this.tickers.has(ticker)) {
+      if (this.tickers.size >= MOST_TICKERS) this.#forgetOldest();
       const empty = { count: null, mean: null, score: null, label: null, confidence: null, source: null, at: null };
       this.tickers.set(ticker, { ticker, ...empty, touched: 0, flash: false });
     }
     return this.tickers.get(ticker);
+  }
+
+  /** Where `by_tag` is cut short, nothing says which tickers have gone: the one not heard of for longest goes. */
+  #forgetOldest() {
+    let oldest = null;
+    for (const row of this.tickers.values()) if (!oldest || row.touched < oldest.touched) oldest = row;
+    this.tickers.delete(oldest.ticker);
   }
 
   #forgetAllBut(present) {
@@ -125,6 +134,7 @@ export class Board {
     const item = [timestamp, source, before?.label, label, score, confidence].join("|");
     if (this.#counted.has(item)) return false;
     this.#counted.add(item);
+    if (this.#counted.size > REMEMBERED) this.#counted.delete(this.#counted.values().next().value);
     return true;
   }
 

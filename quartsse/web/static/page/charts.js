@@ -1,5 +1,6 @@
 /** The charts: all sentiment per quarter of an hour, and one ticker's mean score; each with its table. */
 
+import { choose, chosen } from "./address.js";
 import { $, count, dataTable, disclosure, press, score, setText, shortTime, time } from "./format.js";
 
 const { uPlot } = globalThis;
@@ -78,12 +79,18 @@ export class HistoryChart {
     const spans = document.querySelectorAll("[data-span]");
     for (const button of spans) {
       button.addEventListener("click", () => {
-        this.#span = SPANS[button.dataset.span];
-        this.#index = null;
-        press(spans, button);
+        choose("span", button.dataset.span === "all" ? "" : button.dataset.span);
+        this.#choose(spans, button);
         this.draw();
       });
+      if (button.dataset.span === chosen("span")) this.#choose(spans, button);
     }
+  }
+
+  #choose(spans, button) {
+    this.#span = SPANS[button.dataset.span];
+    this.#index = null;
+    press(spans, button);
   }
 
   /** The live span moves with the clock, whether or not something arrives. */

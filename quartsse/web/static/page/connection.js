@@ -1,6 +1,6 @@
 /** The connection pill, the banner, and how fresh the data is. */
 
-import { $, drawSpark, duration, seconds, setText } from "./format.js";
+import { $, drawFigures, duration, seconds, setText } from "./format.js";
 
 const LABELS = {
   connecting: "Connecting",
@@ -30,7 +30,8 @@ const FEEDS = {
   idle: "idle: resting until someone reads",
 };
 
-const SAMPLES = 60;
+const SAMPLES = 120;
+const CLOCKS = 40; // heartbeats from which the difference of the clocks is taken: twenty minutes
 const ANNOUNCE_EVERY = 5000;
 
 export class ConnectionView {
@@ -38,7 +39,7 @@ export class ConnectionView {
   #feed = null;
   #feedAge = null;
   #heardAt = null;
-  #offsets = [];
+  #clocks = [];
   #lags = [];
   #announced = { text: "", at: 0, timer: 0 };
 
@@ -51,7 +52,8 @@ export class ConnectionView {
     this.#heardAt = Date.now();
   }
 
-  heartbeat({ feed, feed_age_seconds: age, connections }) {
+  heartbeat({ feed, feed_age_seconds: age, connections, timestamp }) {
+    this.#compareClocks(timestamp);
     this.#feed = feed ?? "live";
     this.feedAge(age);
     setText("streams", String(connections ?? "–"));
@@ -63,13 +65,23 @@ export class ConnectionView {
     if (typeof seconds === "number") this.#feedAge = { seconds, at: Date.now() };
   }
 
-  /** Time on the way: how much later than the quickest of the last events this one came, whatever the clocks say. */
-  measure(timestamp) {
+  /** The quickest heartbeat is taken to have been on the way for no time: what is left is how the clocks differ. */
+  #compareClocks(timestamp) {
     const offset = Date.now() - Date.parse(timestamp);
     if (Number.isNaN(offset)) return;
-    this.#offsets.push(offset);
-    if (this.#offsets.length > SAMPLES) this.#offsets.shift();
-    this.#lags.push(offset - Math.min(...this.#offsets));
+    this.#clocks.push(offset);
+    if (this.#clocks.length > CLOCKS) this.#clocks.shift();
+    this.#measure(offset);
+  }
+
+  /** An event's time against its arrival, whatever the clocks say. */
+  measure(timestamp) {
+    const offset = Date.now() - Date.parse(timestamp);
+    if (!Number.isNaN(offset) && this.#clocks.length) this.#measure(offset);
+  }
+
+  #measure(offset) {
+    this.#lags.push(Math.max(0, offset - Math.min(...this.#clocks)));
     if (this.#lags.length > SAMPLES) this.#lags.shift();
     this.#drawLag();
   }
@@ -86,6 +98,7 @@ export class ConnectionView {
     }
     setText("connection-label", shown.label);
     setText("connection-reason", shown.reason);
+    setText("connection-age", this.#heardAt === null ? "" : `heard ${sinceThen(this.#heardAt)}`);
     document.title = shown.name === "live" ? "quartsse" : `${shown.label} · quartsse`;
     this.#drawBanner(shown, state);
     this.#drawAges();
@@ -133,17 +146,22 @@ export class ConnectionView {
       .setAttribute("href", `#i-${ICONS[shown.name] ?? shown.name}`);
     const polling = state.polling
       ? " Meanwhile the numbers are polled every few seconds."
-      : " The numbers below may be out of date.";
+      : this.#outOfDate(shown);
     setText("banner-title", `${shown.label}.`);
     setText("banner-text", sentence(shown.why) + polling);
     $("retry-now").hidden = shown.name === "stale" || state.retryAt === null;
     if (state.polling) document.body.dataset.fresh = "yes";
   }
 
+  /** While the stream lives and the feed does not, the table's age says it; otherwise the last event's. */
+  #outOfDate({ name }) {
+    if (name === "stale" || this.#heardAt === null) return " The numbers below may be out of date.";
+    return ` The numbers below are as of ${sinceThen(this.#heardAt)}.`;
+  }
+
   #drawAges() {
     const since = (at) => (Date.now() - at) / 1000;
-    if (this.#heardAt !== null)
-      setText("last-event", since(this.#heardAt) < 2 ? "just now" : `${seconds(since(this.#heardAt))} ago`);
+    if (this.#heardAt !== null) setText("last-event", sinceThen(this.#heardAt));
     if (this.#feedAge === null) return;
     const { seconds: age, at } = this.#feedAge;
     // While the feed is live it is read every few seconds: what it last said stands until it says otherwise.
@@ -152,13 +170,11 @@ export class ConnectionView {
   }
 
   #drawLag() {
-    const last = this.#lags.at(-1);
-    setText("lag", last < 1000 ? `${Math.round(last)} ms` : duration(last / 1000));
-    const highest = Math.max(50, ...this.#lags);
-    drawSpark(
-      $("lag-spark"),
-      this.#lags.map((lag, index) => [(SAMPLES - this.#lags.length + index) / (SAMPLES - 1), lag / highest]),
-    );
+    const sorted = this.#lags.toSorted((one, other) => one - other);
+    setText("lag", delay(this.#lags.at(-1)));
+    setText("lag-median", delay(sorted[sorted.length >> 1]));
+    setText("lag-most", delay(sorted.at(-1)));
+    drawFigures($("lag-spark"), this.#lags, 50);
   }
 
   /** Tells a screen reader, at most once in five seconds and only the latest. */
@@ -174,6 +190,13 @@ export class ConnectionView {
 }
 
 const ICONS = { closed: "ended" };
+
+const delay = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : duration(ms / 1000));
+
+function sinceThen(at) {
+  const since = (Date.now() - at) / 1000;
+  return since < 2 ? "just now" : `${seconds(since)} ago`;
+}
 
 function sentence(text) {
   if (!text) return "";

@@ -1,5 +1,7 @@
 /** The ticker filter: one input, mirrored in the address as `?tickers=`. */
 
+import { choose, chosen } from "./address.js";
+
 const SYMBOL = /^[A-Za-z0-9.-]{1,10}$/;
 
 export class TickerFilter {
@@ -39,7 +41,7 @@ export class TickerFilter {
   }
 
   #readAddress() {
-    const tickers = new URLSearchParams(location.search).get("tickers") ?? "";
+    const tickers = chosen("tickers");
     this.#input.value = tickers === "*" ? "" : tickers.split(",").join(", ");
     this.#read({ mirror: false });
   }
@@ -49,15 +51,8 @@ export class TickerFilter {
       .toUpperCase()
       .split(/[\s,;]+/)
       .filter(Boolean);
-    if (mirror) this.#mirror();
+    if (mirror) choose("tickers", this.#terms.join(","));
     this.#changed();
-  }
-
-  #mirror() {
-    const url = new URL(location.href);
-    if (this.isEmpty) url.searchParams.delete("tickers");
-    else url.searchParams.set("tickers", this.#terms.join(","));
-    history.replaceState(history.state, "", url.href.replaceAll("%2C", ","));
   }
 
   #focusOnSlash(event) {

@@ -39,8 +39,13 @@ export function duration(seconds) {
   if (seconds < 10) return `${Math.max(0, seconds).toFixed(1)} s`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 7200) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 172800) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+  if (seconds < 172800) return hours(seconds);
   return `${Math.floor(seconds / 86400)} days`;
+}
+
+function hours(seconds) {
+  const minutes = Math.floor((seconds % 3600) / 60);
+  return `${Math.floor(seconds / 3600)} h${minutes ? ` ${minutes} min` : ""}`;
 }
 
 /** A duration that is shown while it grows: no tenths. */
@@ -98,6 +103,16 @@ export function drawSpark(target, points, { zero = false } = {}) {
     shapes.push(svg("polyline", { points: path, fill: "none", "vector-effect": "non-scaling-stroke" }));
   }
   target.replaceChildren(...shapes);
+}
+
+/** A line through figures, oldest first; from zero, so that a small change does not look like a cliff. */
+export function drawFigures(target, figures, least = 1) {
+  const highest = Math.max(least, ...figures);
+  const last = Math.max(1, figures.length - 1);
+  drawSpark(
+    target,
+    figures.map((figure, index) => [index / last, figure / highest]),
+  );
 }
 
 /** A table beside a canvas. */

@@ -1,5 +1,6 @@
 /** The log of events: newest first, with pause, filters, search, raw frames and a curl line to copy. */
 
+import { choose, chosen } from "./address.js";
 import { $, count, decimal, element, icon, kindOf, score, setText, time } from "./format.js";
 
 const KEPT = 500;
@@ -25,20 +26,40 @@ const SUMMARIES = {
 export class EventLog {
   #filter;
   #useId;
+  #curl;
   #entries = [];
   #waiting = [];
   #paused = false;
   #total = 0;
 
-  constructor(filter, useId) {
+  constructor(filter, { useId, curl }) {
     this.#filter = filter;
     this.#useId = useId;
+    this.#curl = curl;
     $("log-pause").addEventListener("click", () => this.#pause(!this.#paused));
     $("log-clear").addEventListener("click", () => this.#clear());
-    $("log-search").addEventListener("input", () => this.redraw());
-    for (const box of document.querySelectorAll("[name=kind], #log-raw")) {
-      box.addEventListener("change", () => this.redraw());
-    }
+    this.#readAddress();
+    $("log-search").addEventListener("input", () => this.#filtered());
+    for (const box of [...this.#boxes, $("log-raw")]) box.addEventListener("change", () => this.#filtered());
+  }
+
+  get #boxes() {
+    return [...document.querySelectorAll("[name=kind]")];
+  }
+
+  #readAddress() {
+    const kinds = chosen("events");
+    if (kinds) for (const box of this.#boxes) box.checked = kinds.split(",").includes(box.value);
+    $("log-raw").checked = chosen("raw") !== "";
+    $("log-search").value = chosen("search");
+  }
+
+  #filtered() {
+    const kinds = this.#boxes.filter((box) => box.checked).map((box) => box.value);
+    choose("events", kinds.length === this.#boxes.length ? "" : kinds.join(",") || "none");
+    choose("raw", $("log-raw").checked ? "1" : "");
+    choose("search", $("log-search").value.trim());
+    this.redraw();
   }
 
   /** A frame as it came; `from` says which stream, where there is more than one. */
@@ -87,7 +108,7 @@ export class EventLog {
   }
 
   #wanted() {
-    const kinds = new Set([...document.querySelectorAll("[name=kind]:checked")].map((box) => box.value));
+    const kinds = new Set(this.#boxes.filter((box) => box.checked).map((box) => box.value));
     const search = $("log-search").value.trim().toLowerCase();
     return (entry) => {
       const ticker = entry.frame?.data?.ticker;
@@ -135,9 +156,12 @@ export class EventLog {
     const pre = element("pre", { text: rawFrame(frame), tabindex: "0" });
     const copy = element("button", { type: "button", className: "button", text: "Copy frame" });
     copy.addEventListener("click", () => copyText(rawFrame(frame), copy));
-    const resume = element("button", { type: "button", className: "button", text: "Use this id" });
+    if (!frame.id) return [pre, element("p", { className: "tools" }, copy)];
+    const resume = element("button", { type: "button", className: "button", text: "Resume from here" });
     resume.addEventListener("click", () => this.#useId(frame.id));
-    return [pre, element("p", { className: "tools" }, copy, ...(frame.id ? [resume] : []))];
+    const curl = element("button", { type: "button", className: "button", text: "Copy as curl from here" });
+    curl.addEventListener("click", () => copyText(this.#curl(frame.id), curl));
+    return [pre, element("p", { className: "tools" }, copy, curl, resume)];
   }
 
   #pause(paused) {

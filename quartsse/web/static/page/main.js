@@ -1,6 +1,7 @@
 /** Puts the page together: one stream, one board, and views that draw what changed. */
 
 import { connect } from "../quartsse.js";
+import { choose, chosen } from "./address.js";
 import { Board } from "./board.js";
 import { HistoryChart, TickerChart } from "./charts.js";
 import { ConnectionView } from "./connection.js";
@@ -9,6 +10,9 @@ import { $ } from "./format.js";
 import { Inspector } from "./inspector.js";
 import { copyText, EventLog } from "./log.js";
 import { ServerPanel } from "./server.js";
+import { Line } from "./shared.js";
+import { fetchSlowly } from "./slow.js";
+import { Tabs } from "./tabs.js";
 import { TickerTable } from "./tickers.js";
 import { drawTotals } from "./totals.js";
 import { ViewAs } from "./view_as.js";
@@ -19,7 +23,7 @@ const LOOPBACK = ["localhost", "127.0.0.1", "[::1]"];
 
 const base = new URL(".", document.baseURI);
 const streamUrl = new URL("api/v2/stream", base);
-const mode = new URLSearchParams(location.search).get("transport") === "fetch" ? "fetch" : "eventsource";
+const mode = chosen("transport") === "fetch" ? "fetch" : "eventsource";
 
 /** The opening tells the current state again; what follows its `metrics` is news. */
 let opening = true;
@@ -29,15 +33,22 @@ let again = 0;
 let refreshed = 0;
 let told = "";
 
-const stream = connect(streamUrl, { tickers: "*", mode });
+const tabs = new Tabs($("views"));
+const line = new Line();
+const stream = connect(streamUrl, {
+  tickers: "*",
+  mode,
+  EventSource: line.EventSource,
+  fetch: (...request) => (inspector.isSlow ? fetchSlowly : fetch)(...request),
+});
 const dirty = new Set();
 const board = new Board((...parts) => parts.forEach(redraw));
 const filter = new TickerFilter($("filter"), () => redraw("tickers", "log"));
 const table = new TickerTable(board, filter, select);
 const history = new HistoryChart(board);
 const detail = new TickerChart(board, () => select(null));
-const inspector = new Inspector(stream, (text) => log.note(text));
-const log = new EventLog(filter, (id) => inspector.useId(id));
+const inspector = new Inspector(stream, line, (text) => log.note(text));
+const log = new EventLog(filter, { useId, curl });
 const connection = new ConnectionView(stream);
 const server = new ServerPanel(new URL("api/v2/stream/status", base), ({ feed }) =>
   connection.feedAge(feed?.age_seconds),
@@ -70,8 +81,20 @@ function draw(parts) {
 }
 
 function select(ticker) {
+  choose("ticker", ticker ?? "");
   detail.select(ticker);
   table.mark(ticker);
+}
+
+function useId(id) {
+  tabs.show("operator");
+  inspector.useId(id);
+}
+
+/** A line for a terminal; symbols and ids hold nothing that a shell would take for more than text. */
+function curl(id = "") {
+  const place = id ? ` -H 'Last-Event-ID: ${id}'` : "";
+  return `curl -N${place} '${streamUrl}?tickers=${filter.parameter(board.tickers.keys())}'`;
 }
 
 /** The history is asked for at the start, after every new connection, and each minute while someone looks. */
@@ -98,7 +121,6 @@ stream.on("event", (_, frame) => {
 });
 stream.on("heartbeat", (heartbeat) => {
   connection.heartbeat(heartbeat);
-  connection.measure(heartbeat.timestamp);
 });
 stream.on("metrics", (metrics, frame) => {
   board.applyMetrics(metrics);
@@ -128,10 +150,7 @@ stream.on("state", (state) => {
   redraw("state");
 });
 
-$("log-curl").addEventListener("click", () => {
-  const tickers = filter.parameter(board.tickers.keys());
-  copyText(`curl -N '${streamUrl}?tickers=${tickers}'`, $("log-curl"));
-});
+$("log-curl").addEventListener("click", () => copyText(curl(), $("log-curl")));
 
 setInterval(() => document.hidden || redraw("second"), 1000);
 setInterval(() => document.hidden || history.tick(), 2000);
@@ -140,6 +159,7 @@ setInterval(() => {
   if (!document.hidden && due && !board.isInStep) refreshHistory();
 }, 5000);
 setInterval(() => document.hidden || table.drawTimes(), 5000);
+setInterval(() => document.hidden || inspector.countTabs(), 2000);
 setInterval(() => document.hidden || refreshHistory(), REFRESH_HISTORY);
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) refreshHistory();
@@ -150,6 +170,7 @@ addEventListener("offline", () => stream.drop("This device is offline"));
 addEventListener("pagehide", () => stream.pause("Left the page"));
 addEventListener("pageshow", ({ persisted }) => persisted && stream.reconnect());
 
+select(chosen("ticker").toUpperCase() || null);
 refreshHistory();
 
 if (LOOPBACK.includes(location.hostname)) {

@@ -87,6 +87,7 @@ export class TickerTable {
     const heading = element("th", { scope: "row" }, button);
     drawn.tr.append(heading, drawn.count, drawn.mean, trend, drawn.score, drawn.label, drawn.when);
     drawn.tr.addEventListener("animationend", () => drawn.tr.classList.remove("flash"));
+    button.setAttribute("aria-pressed", String(ticker === this.#selected));
     this.#rows.set(ticker, drawn);
     return drawn;
   }
@@ -109,8 +110,9 @@ export class TickerTable {
       );
       drawn.label.replaceChildren(badge);
     }
-    if (row.flash) {
-      row.flash = false;
+    const flashes = row.flash && drawn.tr.offsetParent !== null; // behind a tab it would be kept for later
+    row.flash = false;
+    if (flashes) {
       drawn.tr.classList.remove("flash");
       void drawn.tr.offsetWidth; // begins the animation anew
       drawn.tr.classList.add("flash");

@@ -1,7 +1,7 @@
 /** "View as": a configuration's own stream beside the global one, where the demo publishes its users. */
 
 import { connect } from "../quartsse.js";
-import { $, element } from "./format.js";
+import { $, element, setText } from "./format.js";
 
 /**
  * Shows itself only where `demo/users` answers with
@@ -33,6 +33,7 @@ export class ViewAs {
   #show(choice) {
     this.#stream?.close();
     this.#stream = null;
+    setText("view-as-state", "");
     this.#heard.chosen(choice);
     if (!choice) return;
     const url = new URL(`api/v2/configurations/${encodeURIComponent(choice.id)}/stream`, this.#base);
@@ -40,6 +41,7 @@ export class ViewAs {
     this.#stream.on("event", (_, frame) => this.#heard.frame(frame, choice.user));
     this.#stream.on("configuration", (configuration) => this.#heard.configuration(configuration));
     this.#stream.on("state", ({ name, reason, retryAt }) => {
+      setText("view-as-state", name);
       if (name === "live" || retryAt !== null) this.#heard.state(`${choice.text}: ${name} ${reason}`.trim());
     });
   }
