@@ -32,6 +32,7 @@ let fetching = false;
 let again = 0;
 let refreshed = 0;
 let told = "";
+let feed;
 
 const tabs = new Tabs($("views"));
 const line = new Line();
@@ -121,6 +122,8 @@ stream.on("event", (_, frame) => {
 });
 stream.on("heartbeat", (heartbeat) => {
   connection.heartbeat(heartbeat);
+  if (heartbeat.feed !== feed) server.refresh();
+  feed = heartbeat.feed;
 });
 stream.on("metrics", (metrics, frame) => {
   board.applyMetrics(metrics);

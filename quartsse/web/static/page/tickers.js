@@ -32,11 +32,13 @@ export class TickerTable {
     const shown = [...this.#board.tickers.values()].filter((row) => this.#filter.matches(row.ticker));
     shown.sort((one, other) => this.#compare(one, other));
     const body = $("tickers");
-    shown.forEach((row, index) => {
+    let next = body.firstElementChild;
+    for (const row of shown) {
       const drawn = this.#rows.get(row.ticker) ?? this.#make(row.ticker);
       this.#fill(drawn, row);
-      if (body.children[index] !== drawn.tr) body.insertBefore(drawn.tr, body.children[index] ?? null);
-    });
+      if (next === drawn.tr) next = next.nextElementSibling;
+      else body.insertBefore(drawn.tr, next);
+    }
     while (body.children.length > shown.length) body.lastElementChild.remove();
     this.#forgetGone();
     this.#drawCount(shown.length);
@@ -86,7 +88,7 @@ export class TickerTable {
     const trend = element("td", { className: "trend" }, drawn.trend);
     const heading = element("th", { scope: "row" }, button);
     drawn.tr.append(heading, drawn.count, drawn.mean, trend, drawn.score, drawn.label, drawn.when);
-    drawn.tr.addEventListener("animationend", () => drawn.tr.classList.remove("flash"));
+    drawn.tr.addEventListener("animationend", () => drawn.tr.removeAttribute("data-flash"));
     button.setAttribute("aria-pressed", String(ticker === this.#selected));
     this.#rows.set(ticker, drawn);
     return drawn;
@@ -110,13 +112,8 @@ export class TickerTable {
       );
       drawn.label.replaceChildren(badge);
     }
-    const flashes = row.flash && drawn.tr.offsetParent !== null; // behind a tab it would be kept for later
+    if (row.flash) flash(drawn.tr);
     row.flash = false;
-    if (flashes) {
-      drawn.tr.classList.remove("flash");
-      void drawn.tr.offsetWidth; // begins the animation anew
-      drawn.tr.classList.add("flash");
-    }
   }
 
   #forgetGone() {
@@ -152,6 +149,12 @@ export class TickerTable {
     heading.setAttribute("aria-sort", this.#sort.direction);
     this.draw();
   }
+}
+
+/** Two animations alike: going over to the other begins anew, without a layout of its own for each row. */
+function flash(row) {
+  if ($("view-live").hidden) return; // it would be kept for when it is shown
+  row.dataset.flash = row.dataset.flash === "tick" ? "tock" : "tick";
 }
 
 /** Four quarters at a time: what each ticker's scores came to. */
