@@ -415,7 +415,8 @@ async def test_a_screen_reader_is_told_at_most_once_in_five_seconds(serve: Serve
     await page.evaluate("""() => {
       globalThis.told = [];
       const announcer = document.getElementById("announcer");
-      new MutationObserver(() => told.push([Date.now(), announcer.textContent])).observe(announcer, { childList: true });
+      const tell = () => told.push([Date.now(), announcer.textContent]);
+      new MutationObserver(tell).observe(announcer, { childList: true });
     }""")
     for _ in range(3):
         await page.get_by_test_id("drop").click()
