@@ -38,6 +38,16 @@ module "watch" {
       namespace  = "quartsse", metric = "FeedStale", dimensions = local.service, statistic = "Maximum"
       comparison = "GreaterThanThreshold", threshold = 0, minutes = 3, missing = "breaching"
     }
+    late = {
+      says       = "Changes take more than 5 s from the read that saw them to their readers."
+      namespace  = "quartsse", metric = "DeliveryLatency", dimensions = local.service, statistic = "p99"
+      comparison = "GreaterThanThreshold", threshold = 5000, minutes = 5, missing = "notBreaching" # no change is no number
+    }
+    held-up = {
+      says       = "Something holds a task's event loop up for more than a second: every stream waits."
+      namespace  = "quartsse", metric = "LoopLag", dimensions = local.service, statistic = "Maximum"
+      comparison = "GreaterThanThreshold", threshold = 1000, minutes = 5, missing = "breaching"
+    }
   }
 
   charts = [
@@ -48,6 +58,14 @@ module "watch" {
     { title = "The feed: its age, and how long a read takes", lines = [
       { namespace = "quartsse", metric = "FeedAge", dimensions = local.service, statistic = "Maximum" },
       { namespace = "quartsse", metric = "PollDuration", dimensions = local.service, statistic = "p99" },
+    ] },
+    { title = "How late readers get a change: since it was read, and since its own time", lines = [
+      { namespace = "quartsse", metric = "DeliveryLatency", dimensions = local.service, statistic = "p99" },
+      { namespace = "quartsse", metric = "SourceLatency", dimensions = local.service, statistic = "p50" },
+    ] },
+    { title = "What readers get", lines = [
+      { namespace = "quartsse", metric = "EventsDelivered", dimensions = local.service, statistic = "Sum" },
+      { namespace = "quartsse", metric = "DeliveredBytes", dimensions = local.service, statistic = "Sum" },
     ] },
     { title = "Tasks", lines = [
       { namespace = "AWS/ApplicationELB", metric = "HealthyHostCount", dimensions = local.targets, statistic = "Minimum" },

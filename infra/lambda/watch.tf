@@ -43,6 +43,10 @@ module "watch" {
     { title = "Failures", lines = [
       { namespace = "AWS/Lambda", metric = "Errors", dimensions = local.function, statistic = "Sum" },
     ] },
+    { title = "How late readers get a change: since it was read, and since its own time", lines = [
+      { namespace = "quartsse", metric = "DeliveryLatency", dimensions = local.service, statistic = "p99" },
+      { namespace = "quartsse", metric = "SourceLatency", dimensions = local.service, statistic = "p50" },
+    ] },
     { title = "What is billed: milliseconds of streams", lines = [
       { namespace = "AWS/Lambda", metric = "Duration", dimensions = local.function, statistic = "Sum" },
       { namespace = "AWS/Lambda", metric = "Invocations", dimensions = local.function, statistic = "Sum" },

@@ -37,7 +37,7 @@ run "two_variables_are_enough" {
     error_message = "Missing data must be trouble, and not calm."
   }
   assert {
-    condition     = toset(keys(module.watch.missing_data)) == toset(["no-healthy-task", "refusals", "failed-connections", "nearly-full", "feed-stale"])
+    condition     = toset(keys(module.watch.missing_data)) == toset(["no-healthy-task", "refusals", "failed-connections", "nearly-full", "feed-stale", "late", "held-up"])
     error_message = "Dead tasks, refusals, viewers turned away and a stale feed must be told."
   }
   assert {
