@@ -179,7 +179,9 @@ class Settings(BaseModel):
         "prometheus", validation_alias="SSE_METRICS", description="`emf` on AWS, else `prometheus`"
     )
     tracing: Literal["xray", "off"] = Field(
-        "off", validation_alias="SSE_TRACING", description="`xray` on Lambda, else off"
+        "off",
+        validation_alias="SSE_TRACING",
+        description="`xray` on Lambda, else off; `AWS_XRAY_SDK_ENABLED=false` ends it anywhere",
     )
     dashboard: bool = Field(False, validation_alias="SSE_DASHBOARD", description="the page at `/`")
     dashboard_users: Names = Field(
@@ -227,6 +229,8 @@ def settings_from(environment: Mapping[str, str] | None = None) -> Settings:
     found = dict(os.environ if environment is None else environment)
     if "AWS_LAMBDA_FUNCTION_NAME" in found and "AWS_LWA_PORT" in found:
         found["PORT"] = found["AWS_LWA_PORT"]
+    if found.get("AWS_XRAY_SDK_ENABLED", "").lower() == "false":
+        found["SSE_TRACING"] = "off"
     wanted = {name: value for name, value in found.items() if value != "" and name in VARIABLES}
     try:
         settings = Settings.model_validate(wanted)

@@ -7,7 +7,7 @@ from time import monotonic
 
 from quartsse.telemetry.metrics import Telemetry
 
-STEP = 0.5
+STEP = 0.1
 
 
 def memory_bytes() -> float | None:

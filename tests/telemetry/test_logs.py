@@ -1,13 +1,20 @@
 """What a log line looks like, whatever is in it."""
 
+import io
 import json
 import logging
+import os
+import pty
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quartsse.telemetry.logs import JsonLines, PlainLines
+from quartsse.telemetry.logs import MOST_ALIKE, MOST_KINDS, WHILE, CalmHandler, JsonLines, PlainLines
+from quartsse.telemetry.tracing import TRACE
 
 SECRET = "s3cr3t-Value_0.9~x"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
@@ -88,3 +95,82 @@ def test_an_exception_at_a_terminal_stands_indented_below_its_line(text: str) ->
     first, *below = PlainLines().format(record("failed", failure=ValueError(text))).split("\n")
     assert first.endswith("warning failed")
     assert all(line.startswith("    ") and line.isprintable() for line in below)
+
+
+class Watch:
+    """A clock that is set by hand, and a handler that asks it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.written = io.StringIO()
+        self.handler = CalmHandler(self.written, lambda: self.now)
+        self.handler.setFormatter(JsonLines())
+
+    def log(self, times: int, text: str = "refused %d", **extras: Any) -> None:
+        for number in range(times):
+            arguments = (number,) if "%" in text else ()
+            self.handler.handle(record(text, *arguments, **extras))
+
+    @property
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.written.getvalue().splitlines()]
+
+
+def test_what_repeats_is_written_a_hundred_times_and_then_counted() -> None:
+    watch = Watch()
+    watch.log(350)
+    assert len(watch.lines) == MOST_ALIKE
+    watch.now = WHILE
+    watch.log(1, "another")
+    *_, summary, other = watch.lines
+    assert (summary["message"], summary["left_out"]) == ("refused 100", 250)
+    assert other["message"] == "another"
+    watch.log(1)
+    assert "left_out" not in watch.lines[-1]
+    assert len(watch.lines) == MOST_ALIKE + 3, "its time is over, and it counts anew"
+
+
+def test_another_reason_is_another_kind() -> None:
+    watch = Watch()
+    watch.log(150, "stream closed", reason="client")
+    watch.log(1, "stream closed", reason="lagged")
+    assert watch.lines[-1]["reason"] == "lagged"
+    assert len(watch.lines) == MOST_ALIKE + 1
+
+
+def test_what_was_left_out_is_said_at_the_end() -> None:
+    watch = Watch()
+    watch.log(103, reason="client")
+    watch.handler.close()
+    assert (watch.lines[-1]["left_out"], watch.lines[-1]["reason"]) == (3, "client")
+
+
+def test_ever_new_kinds_are_forgotten_and_the_oldest_settled_first() -> None:
+    watch = Watch()
+    watch.log(101, "often")
+    for number in range(3 * MOST_KINDS):
+        watch.log(1, f"kind {number}")
+    assert len(watch.handler._kinds) <= MOST_KINDS
+    assert [line["left_out"] for line in watch.lines if "left_out" in line] == [1]
+
+
+@BOTH
+def test_a_line_within_a_trace_says_which(formatter: logging.Formatter) -> None:
+    before = TRACE.set("1-6a1b2c3d-0123456789abcdef01234567")
+    line = formatter.format(record("refused"))
+    TRACE.reset(before)
+    assert "1-6a1b2c3d-0123456789abcdef01234567" in line
+
+
+@pytest.mark.parametrize("at_a_terminal", [True, False])
+def test_lines_are_plain_at_a_terminal_and_json_elsewhere(at_a_terminal: bool) -> None:
+    program = (
+        'import logging; from quartsse.telemetry.logs import log_to_stderr as log; log("INFO"); logging.info("hello")'
+    )
+    ours, theirs = pty.openpty() if at_a_terminal else os.pipe()
+    subprocess.run([sys.executable, "-c", program], stderr=theirs, check=True)
+    written = os.read(ours, 4096).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert written.startswith("{") is not at_a_terminal
+    assert "hello" in written

@@ -1,0 +1,199 @@
+"""What a served process tells of itself: each metric and log line caused by what it stands for, with its number."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families as families
+
+from tests.dynamodb import Tables
+from tests.end_to_end.hosted import Hosted
+from tests.processes import eventually
+from tests.served import Served
+from tests.telemetry.metering import check_emf
+from tests.web.serving import Reply, request
+
+type Host = Callable[..., Hosted]
+type Serve = Callable[..., Served]
+
+STREAM = "/api/v2/stream?tickers=*"
+
+
+async def scraped(port: int) -> dict[str, float]:
+    """The samples of `/metrics`; labels stand behind the name, as `name:value`."""
+    answer = await request(port, "/metrics")
+    text = (await answer.body()).decode()
+    answer.close()
+    return {
+        ":".join((sample.name, *sample.labels.values())): sample.value
+        for family in families(text)
+        for sample in family.samples
+    }
+
+
+async def opened(port: int, path: str = STREAM, **headers: str) -> Reply:
+    """A stream whose opening has been read."""
+    reply = await request(port, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    await reply.until("metrics")
+    return reply
+
+
+def lines_of(served: Served, message: str) -> list[dict[str, Any]]:
+    """What its log says with one message."""
+    lines = (json.loads(line) for line in served.output() if line.startswith('{"time"'))
+    return [line for line in lines if line["message"] == message]
+
+
+async def read(reply: Reply, count: int) -> tuple[int, int]:
+    """Read so many more updates: how many events came, and how many bytes of the stream."""
+    events = size = 0
+    updates = 0
+    while updates < count:
+        block = (await asyncio.wait_for(anext(aiter(reply.chunks())), 5)).decode()
+        events += block.count("\nevent: ")
+        updates += block.count("\nevent: sentiment_update")
+        size += len(block)
+    return events, size
+
+
+async def test_deliveries_are_counted_by_event_and_by_byte(host: Host) -> None:
+    hosted = host(SSE_POLL_INTERVAL="0.05", SSE_METRICS="prometheus")
+    readers = [await opened(hosted.port) for _ in range(3)]
+    before = await scraped(hosted.port)
+    await hosted.send(10, size=300)
+    got = [await read(reply, 10) for reply in readers]
+    after = await scraped(hosted.port)
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    assert grown["quartsse_events_delivered_total"] == sum(events for events, _ in got)
+    assert grown["quartsse_delivered_bytes_total"] == sum(size for _, size in got)
+    assert after["quartsse_connections"] == after["quartsse_connections_opened_total"] == 3
+    assert after["quartsse_connections_share_ratio"] == 0.03
+
+
+async def test_a_stream_that_is_over_says_why_how_long_and_how_much(host: Host) -> None:
+    hosted = host(SSE_POLL_INTERVAL="0.05")
+    reply = await request(hosted.port, STREAM)
+    body = b""
+    while b"event: metrics" not in body:
+        body += await asyncio.wait_for(anext(aiter(reply.chunks())), 5)
+    await hosted.send(5, size=500)
+    while body.count(b"event: sentiment_update") < 5:
+        body += await asyncio.wait_for(anext(aiter(reply.chunks())), 5)
+    reply.close()
+    assert await asyncio.to_thread(eventually, lambda: len(hosted.closings()) == 1, 5)
+    [closing] = hosted.closings()
+    assert (closing["reason"], closing["level"], closing["streams"]) == ("client", "INFO", 0)
+    assert (closing["events"], closing["bytes"]) == (body.count(b"\nevent: "), len(body))
+    assert 0 < closing["seconds"] < 60
+
+
+async def test_every_end_refusal_and_resume_is_counted_by_its_kind(host: Host) -> None:
+    hosted = host(SSE_POLL_INTERVAL="0.05", SSE_MAX_CONNECTIONS="2", SSE_MAX_STREAM_AGE="1", SSE_METRICS="prometheus")
+    first = await request(hosted.port, STREAM)
+    place = (await first.until("metrics"))[-1]["id"]
+    second = await opened(hosted.port)
+    assert (await request(hosted.port, STREAM)).status == 503
+    assert (await request(hosted.port, STREAM + "&on_limit=retry")).status == 200
+    assert (await request(hosted.port, "/api/v2/stream?tickers=")).status == 400
+    await hosted.send(3)
+    second.close()
+    await first.until("stream_end")
+    resumed = await opened(hosted.port, Last_Event_ID=place)
+    resumed.close()
+    assert await asyncio.to_thread(eventually, lambda: len(hosted.closings()) == 3, 5)
+    found = await scraped(hosted.port)
+    assert found["quartsse_connections_closed_total:client"] == 2
+    assert found["quartsse_connections_closed_total:max_age"] == 1
+    assert found["quartsse_refused_total:connection_limit"] == 2
+    assert found["quartsse_refused_total:bad_request"] == 1
+    assert found["quartsse_resumes_total:exact"] == 1
+    assert found["quartsse_events_replayed_total"] == 3
+    assert found["quartsse_stream_age_seconds_count"] == 3
+    refusals = lines_of(hosted, "refused")
+    assert [(line["status"], line["reason"], line["politely"]) for line in refusals] == [
+        (503, "connection_limit", False),
+        (503, "connection_limit", True),
+        (400, "bad_request", False),
+    ]
+
+
+async def test_latency_is_that_of_the_read_and_of_the_item(serve: Serve, table: Tables) -> None:
+    served = await asyncio.to_thread(serve, SSE_POLL_INTERVAL="0.2", SSE_METRICS="prometheus")
+    reply = await opened(served.port)
+    await table.put("tiingo:1", "AAPL", sentiment="positive", age=600)
+    await reply.until("sentiment_update")
+    found = await scraped(served.port)
+    assert found["quartsse_delivery_latency_seconds_count"] == found["quartsse_source_latency_seconds_count"] == 1
+    assert 0.0005 < found["quartsse_delivery_latency_seconds_sum"] < 5, "a read takes time: never zero by construction"
+    assert 600 <= found["quartsse_source_latency_seconds_sum"] < 620
+    assert found["quartsse_events_published_total:sentiment_update"] == 1
+    assert found["quartsse_events_published_total:metrics"] >= 1
+    assert found["quartsse_items"] == 1
+    assert found["quartsse_feed_age_seconds"] < 5
+    assert (found["quartsse_feed_stale"], found["quartsse_poll_errors_total"]) == (0, 0)
+    status = await (await request(served.port, "/api/v2/stream/status")).json()
+    assert status["feed"]["items"] == 1
+    later = await scraped(served.port)
+    assert later["quartsse_read_units_total"] >= 1.5 * found["quartsse_poll_duration_seconds_count"] > 0
+    assert later["quartsse_memory_bytes"] > 1e6
+    assert later["quartsse_open_files"] > 5
+
+
+async def test_the_last_document_comes_with_sigterm_and_counts_the_streams_that_it_ended(host: Host) -> None:
+    hosted = host(SSE_POLL_INTERVAL="0.05", SSE_METRICS="emf", AWS_REGION="eu-west-1")
+    readers = [await opened(hosted.port) for _ in range(2)]
+    await hosted.send(4)
+    for reply in readers:
+        await read(reply, 4)
+    status, _ = await asyncio.to_thread(hosted.terminate)
+    assert status == 0
+    [document] = [json.loads(line) for line in hosted.output() if line.startswith('{"_aws"')]
+    check_emf(document, time.time())
+    assert (document["ConnectionsOpened"], document["ConnectionsClosedDraining"]) == (2, 2)
+    assert document["EventsDelivered"] >= 2 * 4
+    assert document["Transport"] == "ecs"
+
+
+async def test_on_lambda_a_document_is_written_before_the_freeze(host: Host) -> None:
+    hosted = host(SSE_POLL_INTERVAL="0.05", SSE_METRICS="emf", SSE_TRACING="off", **LAMBDA)
+    reply = await opened(hosted.port)
+    reply.close()
+    found: list[dict[str, Any]] = []
+
+    def written() -> bool:
+        found[:] = [json.loads(line) for line in hosted.output() if line.startswith('{"_aws"')]
+        return bool(found)
+
+    assert await asyncio.to_thread(eventually, written, 5)
+    check_emf(found[0], time.time())
+    assert (found[0]["ConnectionsClosedClient"], found[0]["Transport"]) == (1, "lambda")
+
+
+LAMBDA = {"AWS_LAMBDA_FUNCTION_NAME": "quartsse", "AWS_REGION": "eu-west-1"}
+
+
+async def test_the_trace_is_in_the_head_and_in_every_line_of_the_stream(host: Host) -> None:
+    hosted = host(SSE_POLL_INTERVAL="0.05", SSE_TRACING="xray", AWS_XRAY_DAEMON_ADDRESS="127.0.0.1:9")
+    root = "1-6a1b2c3d-0123456789abcdef01234567"
+    reply = await opened(hosted.port, X_Amzn_Trace_Id=f"Root={root}")
+    other = await opened(hosted.port)
+    assert reply.headers["x-amzn-trace-id"] == f"Root={root}"
+    its_own = other.headers["x-amzn-trace-id"].removeprefix("Root=")
+    assert re.fullmatch("1-[0-9a-f]{8}-[0-9a-f]{24}", its_own)
+    reply.close()
+    other.close()
+    assert await asyncio.to_thread(eventually, lambda: len(hosted.closings()) == 2, 5)
+    for lines in (hosted.opened(), hosted.closings()):
+        assert {line["trace"] for line in lines} == {root, its_own}
+
+
+async def test_off_means_off(host: Host) -> None:
+    hosted = host(SSE_POLL_INTERVAL="0.05", SSE_METRICS="off", SSE_TRACING="xray", AWS_XRAY_SDK_ENABLED="false")
+    reply = await opened(hosted.port, X_Amzn_Trace_Id="Root=1-6a1b2c3d-0123456789abcdef01234567")
+    assert "x-amzn-trace-id" not in reply.headers
+    assert (await request(hosted.port, "/metrics")).status == 404
+    await asyncio.to_thread(hosted.terminate)
+    assert not [line for line in hosted.output() if "_aws" in line]
