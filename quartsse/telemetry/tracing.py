@@ -145,6 +145,9 @@ def document(span: Span, *, on_lambda: bool) -> object:
     entity.start_time = span.started
     for name, value in span.notes.items():
         entity.put_annotation(name, value)
+    status = span.notes.get("status")
+    if isinstance(status, int):
+        entity.apply_status_code(status)  # whether it is an error, a throttle or a fault
     if span.failed:
         entity.add_fault_flag()
     entity.in_progress = False

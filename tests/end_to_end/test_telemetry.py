@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,8 @@ type Host = Callable[..., Hosted]
 type Serve = Callable[..., Served]
 
 STREAM = "/api/v2/stream?tickers=*"
+LAMBDA = {"AWS_LAMBDA_FUNCTION_NAME": "quartsse", "AWS_REGION": "eu-west-1"}
+ROOT = "1-6a1b2c3d-0123456789abcdef01234567"
 
 
 async def scraped(port: int) -> dict[str, float]:
@@ -172,27 +175,51 @@ async def test_on_lambda_a_document_is_written_before_the_freeze(host: Host) -> 
     assert (found[0]["ConnectionsClosedClient"], found[0]["Transport"]) == (1, "lambda")
 
 
-LAMBDA = {"AWS_LAMBDA_FUNCTION_NAME": "quartsse", "AWS_REGION": "eu-west-1"}
-
-
 async def test_the_trace_is_in_the_head_and_in_every_line_of_the_stream(host: Host) -> None:
     hosted = host(SSE_POLL_INTERVAL="0.05", SSE_TRACING="xray", AWS_XRAY_DAEMON_ADDRESS="127.0.0.1:9")
-    root = "1-6a1b2c3d-0123456789abcdef01234567"
-    reply = await opened(hosted.port, X_Amzn_Trace_Id=f"Root={root}")
+    reply = await opened(hosted.port, X_Amzn_Trace_Id=f"Root={ROOT}")
     other = await opened(hosted.port)
-    assert reply.headers["x-amzn-trace-id"] == f"Root={root}"
+    assert reply.headers["x-amzn-trace-id"] == f"Root={ROOT}"
     its_own = other.headers["x-amzn-trace-id"].removeprefix("Root=")
     assert re.fullmatch("1-[0-9a-f]{8}-[0-9a-f]{24}", its_own)
     reply.close()
     other.close()
     assert await asyncio.to_thread(eventually, lambda: len(hosted.closings()) == 2, 5)
     for lines in (hosted.opened(), hosted.closings()):
-        assert {line["trace"] for line in lines} == {root, its_own}
+        assert {line["trace"] for line in lines} == {ROOT, its_own}
+
+
+async def test_without_a_daemon_nothing_is_sent_and_nothing_is_said(host: Host) -> None:
+    hosted = host(SSE_POLL_INTERVAL="0.05", AWS_XRAY_DAEMON_ADDRESS="127.0.0.1:9", **LAMBDA)
+    reply = await opened(hosted.port, X_Amzn_Trace_Id=f"Root={ROOT};Parent=0123456789abcdef;Sampled=1")
+    await hosted.send(3)
+    await read(reply, 3)
+    status, _ = await asyncio.to_thread(hosted.terminate)
+    assert status == 0
+    assert all(line.startswith(('{"time"', '{"_aws"')) for line in hosted.output())
+    assert {line["level"] for line in map(json.loads, hosted.output()) if "level" in line} == {"INFO"}
+
+
+async def test_on_lambda_the_daemon_gets_each_connect_below_the_functions_segment(host: Host) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", 0))
+        daemon.settimeout(10)
+        address = f"127.0.0.1:{daemon.getsockname()[1]}"
+        hosted = host(SSE_POLL_INTERVAL="60", AWS_XRAY_DAEMON_ADDRESS=address, **LAMBDA)
+        reply = await opened(hosted.port, X_Amzn_Trace_Id=f"Root={ROOT};Parent=0123456789abcdef;Sampled=1")
+        datagram = await asyncio.to_thread(daemon.recv, 65_536)
+        while b"quartsse connect" not in datagram:  # the first read may be sampled as well
+            datagram = await asyncio.to_thread(daemon.recv, 65_536)
+        segment = json.loads(datagram.partition(b"\n")[2])
+        assert (segment["trace_id"], segment["parent_id"], segment["type"]) == (ROOT, "0123456789abcdef", "subsegment")
+        assert segment["annotations"] == {"status": 200, "resumed": False}
+        assert segment["end_time"] - segment["start_time"] < 5, "it is over while the stream goes on"
+        reply.close()
 
 
 async def test_off_means_off(host: Host) -> None:
     hosted = host(SSE_POLL_INTERVAL="0.05", SSE_METRICS="off", SSE_TRACING="xray", AWS_XRAY_SDK_ENABLED="false")
-    reply = await opened(hosted.port, X_Amzn_Trace_Id="Root=1-6a1b2c3d-0123456789abcdef01234567")
+    reply = await opened(hosted.port, X_Amzn_Trace_Id=f"Root={ROOT}")
     assert "x-amzn-trace-id" not in reply.headers
     assert (await request(hosted.port, "/metrics")).status == 404
     await asyncio.to_thread(hosted.terminate)

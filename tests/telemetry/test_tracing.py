@@ -1,14 +1,19 @@
 """Spans, as the X-Ray daemon gets them: a UDP socket listens in its place."""
 
+import asyncio
+import contextvars
 import json
 import random
 import re
 import socket
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from quartsse.telemetry.tracing import TRACE, Tracer, XRay, new_trace_id
+from quartsse.telemetry.tracing import MOST_WAITING, TRACE, Tracer, XRay, new_trace_id
 
 # The SDK leaves its sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -41,15 +46,65 @@ class Always(random.Random):
         return 0.0
 
 
-def received(daemon: socket.socket) -> dict[str, object]:
-    """The next document, checked against what X-Ray's specification asks of every one."""
-    head, _, body = daemon.recv(65_536).partition(b"\n")
+# AWS, "X-Ray segment documents": what a complete segment, and a subsegment that is sent by itself, may hold.
+_COMMON = {
+    "name": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[\w\s.:/%&#=+\\@-]+$"},
+    "id": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+    "trace_id": {"type": "string", "pattern": "^1-[0-9a-f]{8}-[0-9a-f]{24}$"},
+    "parent_id": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+    "start_time": {"type": "number"},
+    "end_time": {"type": "number"},
+    "in_progress": {"const": False},
+    "error": {"type": "boolean"},
+    "throttle": {"type": "boolean"},
+    "fault": {"type": "boolean"},
+    "http": {"type": "object"},
+    "aws": {"type": "object"},
+    "metadata": {"type": "object"},
+    "annotations": {
+        "type": "object",
+        "maxProperties": 50,
+        "propertyNames": {"pattern": "^[A-Za-z0-9_]+$", "maxLength": 500},
+        "additionalProperties": {"type": ["string", "number", "boolean"], "maxLength": 1000},
+    },
+}
+_REQUIRED = ["name", "id", "trace_id", "start_time", "end_time"]
+DOCUMENT = {
+    "oneOf": [
+        {
+            "type": "object",
+            "required": _REQUIRED,
+            "additionalProperties": False,
+            "properties": {
+                **_COMMON,
+                "service": {"type": "object"},
+                "user": {"type": "string", "maxLength": 250},
+                "origin": {"enum": ["AWS::EC2::Instance", "AWS::ECS::Container", "AWS::ElasticBeanstalk::Environment"]},
+            },
+        },
+        {
+            "type": "object",
+            "required": [*_REQUIRED, "type", "parent_id"],
+            "additionalProperties": False,
+            "properties": {
+                **_COMMON,
+                "type": {"const": "subsegment"},
+                "namespace": {"enum": ["aws", "remote", "local"]},
+            },
+        },
+    ]
+}
+
+
+def received(daemon: socket.socket) -> dict[str, Any]:
+    """The next document, checked against what X-Ray asks of every one."""
+    datagram = daemon.recv(65_536)
+    assert len(datagram) <= 64_000
+    head, _, body = datagram.partition(b"\n")
     assert json.loads(head) == {"format": "json", "version": 1}
-    document: dict[str, object] = json.loads(body)
-    assert re.fullmatch(r"[0-9a-f]{16}", str(document["id"]))
-    assert re.fullmatch(r"1-[0-9a-f]{8}-[0-9a-f]{24}", str(document["trace_id"]))
-    assert float(str(document["start_time"])) <= float(str(document["end_time"]))
-    assert not document.get("in_progress")
+    document: dict[str, Any] = json.loads(body)
+    Draft202012Validator(DOCUMENT).validate(document)
+    assert document["start_time"] <= document["end_time"] <= time.time()
     return document
 
 
@@ -114,3 +169,53 @@ def test_without_tracing_nothing_happens() -> None:
 
 def test_trace_ids_differ() -> None:
     assert new_trace_id() != new_trace_id()
+
+
+@pytest.mark.parametrize(
+    ("status", "flags"), [(200, set()), (400, {"error"}), (429, {"error", "throttle"}), (503, {"fault"})]
+)
+def test_a_refusal_is_an_error_a_throttle_or_a_fault(daemon: socket.socket, status: int, flags: set[str]) -> None:
+    tracer = XRay(on_lambda=False, chance=Always())
+    tracer.start()
+    tracer.end(tracer.connect(None), status=status, reason="any")
+    document = received(daemon)
+    assert {flag for flag in ("error", "throttle", "fault") if document.get(flag)} == flags
+    tracer.close()
+
+
+def test_a_read_is_a_trace_of_its_own(daemon: socket.socket) -> None:
+    tracer = XRay(on_lambda=True, chance=Always())
+    tracer.start()
+    tracer.end(tracer.poll(), items=3)
+    document = received(daemon)
+    assert (document["name"], document["annotations"]) == ("quartsse poll", {"items": 3})
+    assert "parent_id" not in document
+    tracer.close()
+
+
+async def test_spans_that_overlap_are_not_mixed_up(daemon: socket.socket) -> None:
+    tracer = XRay(on_lambda=False, chance=Always())
+    tracer.start()
+
+    async def connect(number: int) -> None:
+        root = f"1-6a1b2c3d-{number:024x}"
+        span = tracer.connect(f"Root={root}")
+        await asyncio.sleep(0.001 * (number % 7))
+        assert TRACE.get() == root, "what this task logs names its own trace"
+        tracer.end(span, number=number)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(50):
+            group.create_task(connect(number), context=contextvars.copy_context())
+    documents = [await asyncio.to_thread(received, daemon) for _ in range(50)]
+    assert {document["annotations"]["number"] for document in documents} == set(range(50))
+    assert all(document["trace_id"] == f"1-6a1b2c3d-{document['annotations']['number']:024x}" for document in documents)
+    assert len({document["id"] for document in documents}) == 50
+    tracer.close()
+
+
+def test_more_spans_than_can_be_sent_are_dropped_and_nobody_waits() -> None:
+    tracer = XRay(on_lambda=False, chance=Always())
+    for _ in range(MOST_WAITING + 100):
+        tracer.end(tracer.poll())
+    assert tracer._waiting.qsize() == MOST_WAITING
