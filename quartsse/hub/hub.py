@@ -336,8 +336,8 @@ class Hub:
         self.instance = instance or new_instance()
         self.backlog_bytes = backlog_bytes
         self.on_lagged: Callable[[Subscription], None] | None = None
-        self.on_delivered: Callable[[Tick, int, int], None] | None = None
-        """Told of each tick and channel when its last reader has been handed it: the readers, and bytes for all."""
+        self.on_delivered: Callable[[int, int, Iterable[Origin]], None] | None = None
+        """Told after each slice: how many events its readers were handed, their bytes, and where updates came from."""
         self._clock = clock or Clock()
         self._log = Log(log_events)
         self._margin = resume_margin
@@ -351,6 +351,8 @@ class Hub:
         self._by_ticker: dict[str, dict[Channel, None]] = {}
         self._unfiltered: dict[Channel, None] = {}
         self._ready: deque[Channel] = deque()
+        self._handed_events = self._handed_bytes = 0
+        self._origins: dict[Origin, None] = {}
         self._schedule = schedule
         self._pumping = False
 
@@ -501,7 +503,7 @@ class Hub:
 
     def _tick(self, data: bytes) -> Tick:
         self._ticks += 1
-        return Tick(data, b"", str(self.place), self._ticks)
+        return Tick(data, b"", str(self.place), self._ticks, data.count(b"\nevent: "))
 
     def _enqueue_each(self, frames: dict[Channel, list[bytes]], totals: bytes, origin: Origin | None) -> None:
         """Queue for each channel its own frames, and the totals; channels that get the same share one tick."""
@@ -515,7 +517,9 @@ class Hub:
             parts = (metrics, *own)
             tick = ticks.get(parts)
             if tick is None:
-                tick = ticks[parts] = Tick(b"".join(own), metrics, place, self._ticks, origin if own else None)
+                tick = ticks[parts] = Tick(
+                    b"".join(own), metrics, place, self._ticks, len(own) + bool(metrics), origin if own else None
+                )
             self._enqueue(channel, tick, now)
 
     def _enqueue_all(self, channels: Iterable[Channel], tick: Tick) -> None:
@@ -530,8 +534,19 @@ class Hub:
         channel.add(tick, now)
 
     def _delivered(self, tick: Tick, readers: int, size: int) -> None:
+        """Note it until the slice is over: a call for each of many small channels would cost what they do."""
+        self._handed_events += readers * tick.events
+        self._handed_bytes += size
+        if tick.origin is not None:
+            self._origins[tick.origin] = None
+
+    def _tell_delivered(self) -> None:
+        events, size, origins = self._handed_events, self._handed_bytes, self._origins
+        if not events:
+            return
+        self._handed_events, self._handed_bytes, self._origins = 0, 0, {}
         if self.on_delivered is not None:
-            self.on_delivered(tick, readers, size)
+            self.on_delivered(events, size, origins)
 
     def _catch_up(self, subscription: Subscription) -> None:
         """Hand one reader all that is queued for its channel, before its turn."""
@@ -566,6 +581,7 @@ class Hub:
             self._ready.popleft()
             if channel.queue:
                 self._ready.append(channel)
+        self._tell_delivered()
 
 
 def spread(index: int, count: int, seconds: float, chance: random.Random) -> int:

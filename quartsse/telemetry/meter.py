@@ -104,7 +104,7 @@ class Measure:
         self._greatest = max(self._greatest, value)
         if len(self._sample) < MOST_VALUES:
             self._sample.append(value)
-        elif (place := self._chance.randrange(self._since)) < MOST_VALUES:
+        elif (place := int(self._chance.random() * self._since)) < MOST_VALUES:
             self._sample[place] = value
 
     def collect(self) -> list[float]:

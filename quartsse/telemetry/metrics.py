@@ -23,11 +23,11 @@ class Telemetry:
         """Events, and all their bytes, were handed to readers: a tick to all of a channel, or an opening to one."""
 
     def handed_over(self, seconds: float, since_stamp: float | None) -> None:
-        """A channel's readers have a tick's updates.
+        """Readers have the updates of a read: told once for each slice of the fan-out, of at most 500 readers.
 
         `seconds`: since the read that saw them began. `since_stamp`: since the source's own time of the oldest item
-        that is new. Measured when the tick has been written to the last reader's transport or, if that takes no more,
-        put into its backlog: so one slow reader changes nothing, and what a network then takes is not in it.
+        that is new. Measured when a channel's last reader has been written to or, where the transport takes no more,
+        has it in its backlog: so one slow reader changes nothing, and what a network then takes is not in it.
         """
 
     def feed_read(self, seconds: float, units: float) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from quartsse.feed.poller import Poller
@@ -14,7 +14,7 @@ from quartsse.hub.events import EndReason, Event, FeedState, Resume, retry_field
 from quartsse.hub.filters import Filter
 from quartsse.hub.hub import Hub, Subscription, spread
 from quartsse.hub.ids import Place, own_place, place_in
-from quartsse.hub.tick import Tick, chunk
+from quartsse.hub.tick import Origin, Tick, chunk
 from quartsse.telemetry.metrics import Telemetry
 from quartsse.telemetry.tracing import TRACE
 from quartsse.web.handover import DOOR, Door
@@ -430,12 +430,11 @@ class Streams:
         for stream in list(self.open):
             stream.abort()
 
-    def _delivered(self, tick: Tick, readers: int, size: int) -> None:
-        self.telemetry.delivered(readers * tick.events, size)
-        if tick.origin is not None:
-            stamp = tick.origin.stamp
-            since_stamp = None if stamp is None else self.clock.wall() - stamp
-            self.telemetry.handed_over(self.clock.monotonic() - tick.origin.read_at, since_stamp)
+    def _delivered(self, events: int, size: int, origins: Iterable[Origin]) -> None:
+        self.telemetry.delivered(events, size)
+        for origin in origins:
+            since_stamp = None if origin.stamp is None else self.clock.wall() - origin.stamp
+            self.telemetry.handed_over(self.clock.monotonic() - origin.read_at, since_stamp)
 
     def _lagged(self, subscription: Subscription) -> None:
         if isinstance(subscription.owner, Stream):

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,32 @@ async def test_deliveries_are_counted_by_event_and_by_byte(host: Host) -> None:
     assert grown["quartsse_delivered_bytes_total"] == sum(size for _, size in got)
     assert after["quartsse_connections"] == after["quartsse_connections_opened_total"] == 3
     assert after["quartsse_connections_share_ratio"] == 0.03
+
+
+async def test_bytes_are_those_on_the_wire_where_one_reader_takes_gzip_and_one_does_not(host: Host) -> None:
+    hosted = host(SSE_POLL_INTERVAL="0.05", SSE_METRICS="prometheus")
+    plain = await request(hosted.port, STREAM)
+    gzip = await request(hosted.port, STREAM, headers={"Accept-Encoding": "gzip"})
+    assert gzip.headers["content-encoding"] == "gzip"
+    sizes = [
+        await _size_until(plain, b"event: metrics"),
+        await _size_until(gzip, b"event: metrics", zlib.MAX_WBITS | 16),
+    ]
+    await hosted.send(1, size=5000)
+    sizes.append(await _size_until(plain, b"xxx"))
+    sizes.append(await _size_until(gzip, b"xxx", -zlib.MAX_WBITS))
+    assert sizes[3] < 1000 < 5000 < sizes[2]
+    assert (await scraped(hosted.port))["quartsse_delivered_bytes_total"] == sum(sizes)
+
+
+async def _size_until(reply: Reply, text: bytes, gzip: int = 0) -> int:
+    """Read until there is a text in the stream: bytes of the body until then. `gzip`: zlib's word for the coding."""
+    size, seen, inflate = 0, b"", zlib.decompressobj(gzip) if gzip else None
+    while text not in seen:
+        data = await asyncio.wait_for(anext(aiter(reply.chunks())), 5)
+        size += len(data)
+        seen += inflate.decompress(data) if inflate else data
+    return size
 
 
 async def test_a_stream_that_is_over_says_why_how_long_and_how_much(host: Host) -> None:
