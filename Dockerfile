@@ -18,13 +18,14 @@ COPY quartsse quartsse
 # Installed as a package, not copied file by file: what the wheel lacks is missed here and not in production.
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
  && /opt/quartsse/bin/python -m pip install --no-cache-dir --no-deps --no-index dist/*.whl \
- && /opt/quartsse/bin/python -m compileall -q -j 0 /opt/quartsse/lib
+ && /opt/quartsse/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/quartsse/lib
 
 FROM ${PYTHON_IMAGE}
 COPY --from=adapter /lambda-adapter /opt/extensions/lambda-adapter
 COPY --from=build /opt/quartsse /opt/quartsse
 ENV PATH=/opt/quartsse/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    PYDANTIC_DISABLE_PLUGINS=__all__ \
     HOST=0.0.0.0 \
     PORT=8080 \
     AWS_LWA_INVOKE_MODE=response_stream \

@@ -35,6 +35,9 @@ mutants: $(READY) ## each defence of docs/security.md turned off: a test must go
 supply-chain: $(READY) ## pins and hashes, known holes, licences, secrets in the tree
 	$(BIN)/python -m pytest -q tests/proof/test_supply_chain.py $(ARGS)
 
+bench-start: $(READY) ## from the process's start to a stream's first byte, with its parts (ARGS=--json)
+	$(BIN)/python -m tests.bench.cold_start $(ARGS)
+
 check: $(READY) ## formatting, lint and types, in seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -31,9 +31,9 @@ KEEP_ALIVE = b":\n\n"
 
 
 class Payload(BaseModel):
-    """The data of an event: one line of compact JSON."""
+    """The data of an event: one line of compact JSON. Its validator is made with the first one: starts are shorter."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Heartbeat(Payload):

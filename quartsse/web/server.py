@@ -103,14 +103,16 @@ async def run_server(
 
 
 def calm_the_collector() -> None:
-    """Take what the start has made out of the garbage collector's sight, and let it look more rarely.
+    """Take what the start has made out of the garbage collector's sight, and let it look, but more rarely.
+
+    Not looked through first: that takes as long as a fifth of the imports, and a viewer waits for it.
 
     Else a full collection over modules that never change holds the loop for up to 200 ms after a burst of connects.
     What a connect leaves behind is collected young and soon, or ten thousand of them cost 0.6 KiB more each. What was
     open at such a moment has grown old by its end and needs a full collection, which Python makes when there is a
     quarter more than the last one left: that has to count what is not frozen, or it is never made.
     """
-    gc.collect()
     gc.freeze()
+    gc.enable()
     gc.collect()
     gc.set_threshold(20_000, 5, 2)
