@@ -122,12 +122,16 @@ class XRay(Tracer):
         return wish != "0" and self._chance.random() < CONNECT_SHARE
 
     def _send_all(self) -> None:
+        span = self._waiting.get()  # before the import, which would share the interpreter with the first stream's start
+        if span is None:
+            return
         from aws_xray_sdk.core.emitters.udp_emitter import UDPEmitter
 
         logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)
         emitter = UDPEmitter()
-        while (span := self._waiting.get()) is not None:
+        while span is not None:
             emitter.send_entity(document(span, on_lambda=self._on_lambda))
+            span = self._waiting.get()
 
 
 def document(span: Span, *, on_lambda: bool) -> object:

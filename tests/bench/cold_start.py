@@ -1,4 +1,4 @@
-"""How long from the process's start to a stream's first byte: `make bench-start`, or `python -m tests.bench.cold_start`.
+"""From the process's start to a stream's first byte: `make bench-start`, or `python -m tests.bench.cold_start`.
 
 The service, with a table that cannot be reached, beside a bare Quart app under Hypercorn that streams one line: both
 from compiled bytecode, turn by turn, medians of the runs. Wall clock says what a viewer waits for, here and now; the
