@@ -22,7 +22,7 @@ from quartsse.settings import Settings
 from quartsse.telemetry.emf import Emf
 from quartsse.telemetry.meter import Meter
 from quartsse.telemetry.metrics import Telemetry
-from quartsse.telemetry.process import memory_bytes, open_files, watch_the_loop
+from quartsse.telemetry.process import memory_bytes, open_files
 from quartsse.telemetry.tracing import Tracer, XRay
 from quartsse.web.app import create_app
 from quartsse.web.auth import Authenticator, HeaderAuth, jwt_auth
@@ -109,7 +109,13 @@ def make_parts(
         per_address=settings.max_connections_per_address,
     )
     pulse = Pulse(
-        hub, poller, slots, interval=settings.heartbeat_interval, keepalive=settings.keepalive_interval, clock=clock
+        hub,
+        poller,
+        slots,
+        interval=settings.heartbeat_interval,
+        keepalive=settings.keepalive_interval,
+        clock=clock,
+        telemetry=telemetry,
     )
     streams = Streams(
         hub,
@@ -142,7 +148,6 @@ def _measuring(settings: Settings, parts: Parts, meter: Meter) -> Iterator[tuple
     meter.watch("SweepPeriod", lambda: poller.status().sweep_seconds)
     meter.watch("Memory", memory_bytes)
     meter.watch("OpenFiles", open_files)
-    yield "loop-lag", watch_the_loop(meter)
     if settings.metrics == "emf":
         transport = "lambda" if settings.on_lambda else "ecs"
         dimensions = {"Service": "quartsse", "Environment": settings.environment, "Transport": transport}

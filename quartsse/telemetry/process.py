@@ -1,13 +1,7 @@
-"""What the process itself looks like: memory, open files, and how late its loop is."""
+"""What the process itself looks like: memory and open files."""
 
-import asyncio
 import resource
 from pathlib import Path
-from time import monotonic
-
-from quartsse.telemetry.metrics import Telemetry
-
-STEP = 0.1
 
 
 def memory_bytes() -> float | None:
@@ -25,11 +19,3 @@ def open_files() -> float | None:
         return float(sum(1 for _ in Path("/proc/self/fd").iterdir()))
     except OSError:
         return None
-
-
-async def watch_the_loop(telemetry: Telemetry) -> None:
-    """Say how late the loop comes back to a short sleep, until cancelled."""
-    while True:
-        before = monotonic()
-        await asyncio.sleep(STEP)
-        telemetry.loop_late(max(0.0, monotonic() - before - STEP))

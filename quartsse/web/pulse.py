@@ -7,14 +7,26 @@ from quartsse.feed.poller import Poller
 from quartsse.hub.clock import Clock, iso
 from quartsse.hub.events import KEEP_ALIVE, Event, Heartbeat
 from quartsse.hub.hub import Hub
+from quartsse.telemetry.metrics import Telemetry
 from quartsse.web.limits import Slots
 
 
 class Pulse:
-    """Sends a heartbeat to everyone at every interval, whatever the feed does, and one more when its state changes."""
+    """Sends a heartbeat to everyone at every interval, whatever the feed does, and one more when its state changes.
+
+    Its steps also tell how late the event loop is: a clock of their own would wake an idle process more often.
+    """
 
     def __init__(
-        self, hub: Hub, poller: Poller, slots: Slots, *, interval: float, keepalive: float, clock: Clock | None = None
+        self,
+        hub: Hub,
+        poller: Poller,
+        slots: Slots,
+        *,
+        interval: float,
+        keepalive: float,
+        clock: Clock | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.beat = Bell()
         """Rings with every heartbeat, for streams that have not joined a channel yet."""
@@ -24,6 +36,7 @@ class Pulse:
         self._interval = interval
         self._keepalive = keepalive
         self._clock = clock or Clock()
+        self._telemetry = telemetry or Telemetry()
         self._started = self._clock.monotonic()
         self._beaten_at = self._started
 
@@ -51,8 +64,10 @@ class Pulse:
         step = max(0.02, min(0.25, self._interval / 10, self._keepalive / 10))
         state = self._poller.state
         while True:
+            before = self._clock.monotonic()
             await asyncio.sleep(step)
             now = self._clock.monotonic()
+            self._telemetry.loop_late(max(0.0, now - before - step))
             if now - self._beaten_at >= self._interval or self._poller.state != state:
                 state, self._beaten_at = self._poller.state, now
                 self._hub.broadcast(self.heartbeat())
