@@ -172,6 +172,23 @@ async def test_latency_is_that_of_the_read_and_of_the_item(serve: Serve, table: 
     assert later["quartsse_open_files"] > 5
 
 
+async def test_what_does_not_fit_and_what_cannot_be_read_is_counted_by_kind(serve: Serve, table: Tables) -> None:
+    await table.put("tiingo:1", "AAPL", sentiment="positive", score=7.0)
+    served = await asyncio.to_thread(serve, SSE_POLL_INTERVAL="0.2", SSE_METRICS="prometheus")
+    reply = await opened(served.port)
+    found = await scraped(served.port)
+    assert (found["quartsse_items_skipped_total:score"] >= 1, found["quartsse_items"]) == (True, 0)
+    astray = await asyncio.to_thread(serve, SENTIMENTS_TABLE="gone", SSE_POLL_INTERVAL="0.2", SSE_METRICS="prometheus")
+    waiting = await request(astray.port, STREAM)
+    await waiting.until("heartbeat")
+    assert await asyncio.to_thread(eventually, lambda: any("cannot read gone" in line for line in astray.output()), 10)
+    assert (await scraped(astray.port))["quartsse_poll_errors_total:failed"] >= 1
+    status = await (await request(astray.port, "/api/v2/stream/status")).json()
+    assert "gone" in status["feed"]["reason"]
+    reply.close()
+    waiting.close()
+
+
 async def test_the_last_document_comes_with_sigterm_and_counts_the_streams_that_it_ended(host: Host) -> None:
     hosted = host(SSE_POLL_INTERVAL="0.05", SSE_METRICS="emf", AWS_REGION="eu-west-1")
     readers = [await opened(hosted.port) for _ in range(2)]
