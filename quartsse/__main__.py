@@ -27,7 +27,7 @@ class _Commands(click.Group):
         return command
 
 
-_ELSEWHERE = {"check": "check.command", "contract": "reference", "load": "load", "tail": "tail"}
+_ELSEWHERE = {"check": "check.command", "contract": "reference", "cost": "cost", "load": "load", "tail": "tail"}
 """The commands that are functions of that name in a module of the tools."""
 
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from quartsse import __version__
 from quartsse.errors import SourceError
 
 type Client = Any
@@ -25,7 +26,7 @@ def client(region: str | None = None, service: str = "dynamodb", *, patience: fl
         retries={"mode": "standard", "total_max_attempts": 2},
         max_pool_connections=8,
         tcp_keepalive=True,
-        user_agent_extra="quartsse",
+        user_agent=f"quartsse/{__version__} Boto3/{boto3.__version__}",  # botocore's own is built twice for each call
         parameter_validation=False,
     )
     made = boto3.client(service, region_name=region, config=settings)
