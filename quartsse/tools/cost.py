@@ -1,4 +1,4 @@
-"""`quartsse cost`: what so many viewers cost a month on Lambda, on Managed Instances and on Fargate, by docs/cost.md."""
+"""`quartsse cost`: what so many viewers cost a month on Lambda and on Fargate, by docs/cost.md."""
 
 import json
 from collections.abc import Callable
@@ -98,8 +98,9 @@ def verdict(load: Load, found: dict[str, Bill]) -> list[str]:
     dearer = found["lambda"].total / found["fargate"].total
     if dearer > 1:
         said.append(
-            f"Do not use classic Lambda for this: it costs {dearer:.1f} times as much as Fargate, because an environment "
-            f"is paid for as long as its one stream is open, and each of the {found['lambda'].readers} reads the table."
+            f"Do not use classic Lambda for this: it costs {dearer:.1f} times as much as Fargate, because an "
+            f"environment is paid for as long as its one stream is open, and each of the {found['lambda'].readers} "
+            f"reads the table."
         )
     if load.viewers > CEILING_OF_LAMBDA:
         said.append(f"An account has {CEILING_OF_LAMBDA} concurrent environments by default: ask for more first.")
