@@ -21,6 +21,7 @@ from quartsse.feed.query import QuerySource
 from quartsse.feed.window import Window
 from quartsse.hub.hub import Hub
 from quartsse.tools.emulator import environment
+from quartsse.web.server import calm_the_collector
 
 STEP = 0.001
 
@@ -50,7 +51,7 @@ async def load(traced: bool) -> dict[str, Any]:
     if traced:
         tracemalloc.start()
     else:
-        calm()
+        calm_the_collector()
     done = asyncio.Event()
     watch = asyncio.create_task(holds(done))
     poller.attend()
@@ -78,13 +79,6 @@ async def load(traced: bool) -> dict[str, Any]:
             "p999_hold_ms": round(held[int(len(held) * 0.999)] * 1000, 1),
         }
     return figures
-
-
-def calm() -> None:
-    """The collector as the service sets it after its start."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 async def empty_polls() -> dict[str, float]:
