@@ -65,10 +65,13 @@ async def rig(
     index: str = "by_sentiment",
     budget: float = 100.0,
     interval: float = INTERVAL,
-    patience: float = 0.3,
+    patience: float = 5.0,
     loaded: bool = True,
 ) -> AsyncGenerator[Rig]:
-    """The feed at work over a table, `endpoint` being what stands between the two, once it has been loaded."""
+    """The feed at work over a table, `endpoint` being what stands between the two, once it has been loaded.
+
+    `patience` is how long a read may take, in seconds: short where a test is about reads that never end.
+    """
     for name, value in Tables(endpoint or tables.endpoint, "", "", None).environment().items():
         monkeypatch.setenv(name, value)
     get = lazily(lambda: client(patience=patience))
@@ -80,7 +83,7 @@ async def rig(
     made = Rig(poller, listener)
     try:
         if loaded:
-            assert await made.until(lambda: poller.loaded)
+            assert await made.until(lambda: poller.loaded, 30)
         yield made
     finally:
         task.cancel()

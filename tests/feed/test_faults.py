@@ -53,7 +53,7 @@ async def test_while_it_fails_nothing_is_told_but_why_and_after_it_everything_on
 ) -> None:
     fault, advice = REFUSALS[name]
     await table.put("old:1", "OLD", sentiment="positive", age=7200)
-    async with rig(table, monkeypatch, endpoint=proxy.endpoint) as feed:
+    async with rig(table, monkeypatch, endpoint=proxy.endpoint, patience=0.3) as feed:
         proxy.fault = fault
         await written_meanwhile(table)
         await feed.polls(2)
@@ -72,7 +72,7 @@ async def test_a_refused_connection_is_told_and_recovered_from(
     table: Tables, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await table.put("old:1", "OLD", sentiment="positive", age=7200)
-    async with rig(table, monkeypatch, endpoint=proxy.endpoint) as feed:
+    async with rig(table, monkeypatch, endpoint=proxy.endpoint, patience=0.3) as feed:
         await proxy.refuse()
         await written_meanwhile(table)
         await feed.polls(2)
@@ -85,7 +85,7 @@ async def test_half_open_connections_cost_one_time_out_and_lose_nothing(
     table: Tables, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await table.put("old:1", "OLD", sentiment="positive", age=7200)
-    async with rig(table, monkeypatch, endpoint=proxy.endpoint) as feed:
+    async with rig(table, monkeypatch, endpoint=proxy.endpoint, patience=0.3) as feed:
         proxy.lose_connections()
         await written_meanwhile(table)
         await recovers(feed)
@@ -128,7 +128,7 @@ async def test_a_fault_now_and_then_is_got_over(
     table: Tables, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     await table.put("old:1", "OLD", sentiment="positive", age=7200)
-    async with rig(table, monkeypatch, endpoint=proxy.endpoint) as feed:
+    async with rig(table, monkeypatch, endpoint=proxy.endpoint, patience=0.3) as feed:
         proxy.fault = faults.every(3, fault)
         await written_meanwhile(table)
         assert await feed.until(lambda: len(feed.said) == 2, 20)
@@ -137,7 +137,7 @@ async def test_a_fault_now_and_then_is_got_over(
 
 
 async def test_retries_are_bounded(table: Tables, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with rig(table, monkeypatch, endpoint=proxy.endpoint, interval=0.2) as feed:
+    async with rig(table, monkeypatch, endpoint=proxy.endpoint, patience=0.3, interval=0.2) as feed:
         proxy.fault = faults.server_error
         before = proxy.requests
         await feed.polls(3)

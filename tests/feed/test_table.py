@@ -75,7 +75,7 @@ async def test_a_window_of_many_pages_is_read_whole(tables: Tables, monkeypatch:
     for one in items:
         await tables.fill([one])
     await tables.fill([record(f"b:{n}", "B", age=n, sentiment="neutral") for n in range(300)])
-    async with rig(tables, monkeypatch, patience=5) as feed:
+    async with rig(tables, monkeypatch) as feed:
         assert len(feed.poller.window) == 312
         await tables.analyse(await tables.put("a:12", "LAST"), "negative")
         await feed.polls(1)
