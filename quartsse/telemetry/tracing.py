@@ -125,6 +125,7 @@ class XRay(Tracer):
         span = self._waiting.get()  # before the import, which would share the interpreter with the first stream's start
         if span is None:
             return
+        from aws_xray_sdk.core import xray_recorder
         from aws_xray_sdk.core.emitters.udp_emitter import UDPEmitter
 
         logging.getLogger("aws_xray_sdk").setLevel(logging.ERROR)
@@ -132,6 +133,8 @@ class XRay(Tracer):
         while span is not None:
             emitter.send_entity(document(span, on_lambda=self._on_lambda))
             span = self._waiting.get()
+        for one in (emitter, xray_recorder.emitter):  # the SDK closes neither, and makes the second at its import
+            one._socket.close()
 
 
 def document(span: Span, *, on_lambda: bool) -> object:
