@@ -4,13 +4,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from quartsse import __version__
 from quartsse.errors import SettingsError
 from quartsse.feed.configurations import Configurations, UsersTable
-from quartsse.feed.dynamodb import client, lazily
+from quartsse.feed.dynamodb import Client, client, lazily
 from quartsse.feed.poller import Poller
 from quartsse.feed.query import QuerySource
 from quartsse.feed.source import Source
@@ -93,7 +93,7 @@ def make_parts(
     )
     window = Window(settings.window_hours)
     poller = Poller(
-        (source or _source(settings, clock))(window),
+        (source or _source(settings, clock, telemetry))(window),
         window,
         hub,
         interval=settings.poll_interval,
@@ -179,13 +179,13 @@ def make_private(settings: Settings, parts: Parts) -> Private:
         logger.info("SSE_TICKET_SECRET is not set: tickets, which browsers need for private streams, are off")
     configurations = None
     if settings.users_table:
-        table = UsersTable(lazily(lambda: client(settings.region)), settings.users_table, settings.users_keys)
+        table = UsersTable(_client(settings, parts.telemetry), settings.users_table, settings.users_keys)
         configurations = Configurations(table, settings.config_interval)
     return Private(authenticator, tickets, configurations)
 
 
-def _source(settings: Settings, clock: Clock) -> Callable[[Window], Source]:
-    tables = lazily(lambda: client(settings.region))
+def _source(settings: Settings, clock: Clock, telemetry: Telemetry) -> Callable[[Window], Source]:
+    tables = _client(settings, telemetry)
 
     def query(window: Window) -> Source:
         return QuerySource(
@@ -199,10 +199,21 @@ def _source(settings: Settings, clock: Clock) -> Callable[[Window], Source]:
 
     if settings.source == "query":
         return query
-    streams = lazily(lambda: client(settings.region, "dynamodbstreams"))
+    streams = _client(settings, telemetry, "dynamodbstreams")
     return lambda window: StreamsSource(
         streams, settings.sentiments_table, query(window), arn=settings.stream_arn, clock=clock
     )
+
+
+def _client(settings: Settings, telemetry: Telemetry, service: str = "dynamodb") -> Callable[[], Client]:
+    """A client that counts throttles: its threads see them, and the loop counts."""
+    loop = asyncio.get_running_loop()
+
+    def count() -> None:
+        with suppress(RuntimeError):  # the loop is closed: a thread that nobody waits for any more
+            loop.call_soon_threadsafe(telemetry.throttled)
+
+    return lazily(lambda: client(settings.region, service, on_throttle=count))
 
 
 def _jwt(settings: Settings, clock: Clock) -> Authenticator:

@@ -94,7 +94,30 @@ def test_alarms_and_charts_at_cloudwatch_name_what_the_service_tells() -> None:
         ):
             assert metric in told, file
     template = (TOP / "infra" / "managed-instances.yaml").read_text()
-    assert set(re.findall(r"MetricName: (\w+)", template)) <= told
+    assert set(re.findall(rf"Namespace: {NAMESPACE}\n +MetricName: (\w+)", template)) <= told
+
+
+def alarms_of(root: str) -> dict[str, set[str]]:
+    """The alarms of a Terraform root, by what they are of: `AWS/Lambda`, `quartsse`."""
+    text = (TOP / "infra" / root / "watch.tf").read_text().partition("alarms = {")[2].partition("charts")[0]
+    found: dict[str, set[str]] = {}
+    for namespace, metric in re.findall(r'namespace +=\s"([\w/]+)", metric = "(\w+)"', text):
+        found.setdefault(namespace, set()).add(metric)
+    return found
+
+
+def test_managed_instances_have_the_alarms_of_the_other_two_ways() -> None:
+    template = (TOP / "infra" / "managed-instances.yaml").read_text()
+    theirs = re.findall(r"Namespace: ([\w/]+)\n +MetricName: (\w+)", template)
+    of_lambda = alarms_of("lambda")["AWS/Lambda"] - {"ConcurrentExecutions"}  # there is no cap but that of the streams
+    of_ours = alarms_of("lambda")[NAMESPACE] | alarms_of("ecs")[NAMESPACE]
+    assert sorted(theirs) == sorted(
+        [("AWS/Lambda", name) for name in of_lambda] + [(NAMESPACE, name) for name in of_ours]
+    )
+    silences = re.findall(
+        rf"Namespace: {NAMESPACE}\n +MetricName: (\w+).*?TreatMissingData: (\w+)", template, re.DOTALL
+    )
+    assert {name for name, missing in silences if missing != "breaching"} == {"DeliveryLatency"}
 
 
 def test_silence_of_a_task_is_an_alarm() -> None:
@@ -111,3 +134,7 @@ def test_every_alarm_is_explained() -> None:
         alarms = re.findall(r"^    ([a-z-]+) = \{", text, re.MULTILINE)
         assert alarms
         assert not [alarm for alarm in alarms if f"`{alarm}`" not in page]
+    instances = (TOP / "infra" / "managed-instances.yaml").read_text()
+    alarms = re.findall(r"AlarmName: !Sub quartsse-instances-\$\{Environment\}-([a-z-]+)", instances)
+    assert len(alarms) == 6
+    assert not [alarm for alarm in alarms if f"`{alarm}`" not in page]

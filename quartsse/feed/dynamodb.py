@@ -12,10 +12,17 @@ type Client = Any
 """A low-level boto3 client; its methods exist at run time only."""
 
 
-def client(region: str | None = None, service: str = "dynamodb", *, patience: float = 2.0) -> Client:
+def client(
+    region: str | None = None,
+    service: str = "dynamodb",
+    *,
+    patience: float = 2.0,
+    on_throttle: Callable[[], object] | None = None,
+) -> Client:
     """A client that waits `patience` seconds for an answer. Blocks for about 0.3 s the first time: boto3 is imported.
 
-    Endpoint and credentials come from AWS's own variables, and the region where none is given.
+    Endpoint and credentials come from AWS's own variables, and the region where none is given. `on_throttle` is called,
+    in the calling thread, for each answer that asks for patience, also where botocore's own retry then gets through.
     """
     import boto3
     from botocore.config import Config
@@ -32,6 +39,8 @@ def client(region: str | None = None, service: str = "dynamodb", *, patience: fl
     made = boto3.client(service, region_name=region, config=settings)
     for operation, member in (("Query", "Items"), ("GetRecords", "Records")):
         made.meta.events.register(f"before-parse.*.{operation}", _keep_plain(member))
+    if on_throttle is not None:
+        made.meta.events.register("response-received", _told_of_throttling(on_throttle))
     return made
 
 
@@ -97,6 +106,16 @@ def kind_of(error: BaseException | None) -> str:
 def throttled(error: SourceError) -> bool:
     """Whether DynamoDB asked for patience."""
     return kind_of(error.__cause__) in THROTTLING
+
+
+def _told_of_throttling(tell: Callable[[], object]) -> Callable[..., None]:
+    """A handler of botocore's `response-received`, which comes once for each attempt."""
+
+    def received(parsed_response: dict[str, Any] | None, **_: object) -> None:
+        if parsed_response is not None and parsed_response.get("Error", {}).get("Code") in THROTTLING:
+            tell()
+
+    return received
 
 
 def _keep_plain(member: str) -> Callable[..., None]:

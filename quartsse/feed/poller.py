@@ -254,7 +254,7 @@ class Poller:
         for chunk in batched(batch.items, CHUNK, strict=False):
             changes = self.window.apply(chunk, self._read, self._clock.wall(), silent=not self.loaded)
             self._note(changes)
-            self._publish(changes.updates, changes.new)
+            self._publish(changes.updates, _stamp(batch, changes.new))
             await asyncio.sleep(0)
         self.window.touch(batch.unsettled, self._read)
         for key in batch.gone:
@@ -292,7 +292,7 @@ class Poller:
         if self._sweeps_slowly and not was_slow:
             logger.warning("feed: a sweep over the window takes %.0f s: %s", self._sweep_seconds, SLOW_SWEEP_ADVICE)
 
-    def _publish(self, updates: list[Event], new: Sequence[Item] = ()) -> None:
+    def _publish(self, updates: list[Event], stamp: float | None = None) -> None:
         """Publish a step's updates and, if a count has changed, the totals. Nothing before the first load."""
         if not self.loaded or (self._version == self.window.version and not updates):
             return
@@ -301,12 +301,9 @@ class Poller:
             self._telemetry.published(update.name)
         totals = self.window.metrics(self._clock.wall())
         if not _same_counts(totals, self._totals):
-            self._hub.publish(updates, self._totals_event(totals), self._origin(new))
+            self._hub.publish(updates, self._totals_event(totals), Origin(self._started_at, stamp))
         elif updates:
-            self._hub.publish(updates, origin=self._origin(new))
-
-    def _origin(self, new: Sequence[Item]) -> Origin:
-        return Origin(self._started_at, min((item.time for item in new), default=None))
+            self._hub.publish(updates, origin=Origin(self._started_at, stamp))
 
     def _repeat_totals(self) -> None:
         """Say the totals again from time to time, after a good read only."""
@@ -372,6 +369,11 @@ class Poller:
                 logger.warning("feed: %d items skipped, and later ones of the kind without a word: %s", count, kind)
             self._skipped[kind] += count
             self._telemetry.items_skipped(kind, count)
+
+
+def _stamp(batch: Batch, new: Sequence[Item]) -> float | None:
+    """The source's own time of what changed: of the change itself or, where it has none, of the oldest new item."""
+    return min((item.time for item in new), default=None) if batch.changed_at is None else batch.changed_at
 
 
 def _same_counts(one: Metrics, other: Metrics | None) -> bool:

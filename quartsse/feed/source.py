@@ -19,7 +19,7 @@ class Batch:
     stands, though the same read may have seen the item before. `span` (Unix seconds, the end excluded): where, with
     this batch, the read has been complete. `watermark`: with this batch the whole window has been covered, and all
     that was visible then has been read. `units`: read units that it cost. `skipped`: how many records did not fit, by
-    kind.
+    kind. `changed_at` (Unix seconds): when the oldest of these changes was made, where the source knows that.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -30,6 +30,7 @@ class Batch:
     units: float = 0.0
     skipped: dict[str, int] = field(default_factory=dict)
     ordered: bool = False
+    changed_at: float | None = None
 
 
 class Source(Protocol):

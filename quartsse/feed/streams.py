@@ -169,7 +169,7 @@ class StreamsSource:
             going |= await self._find_children()
             records, going = await self._round(going)
             for batch in self._batches_of(records):
-                yield replace(batch, units=self._spent())
+                yield replace(batch, units=self._spent(), changed_at=_oldest(records))
             if not going:
                 yield Batch(watermark=started, units=self._spent())
                 return
@@ -334,6 +334,12 @@ class StreamsSource:
     @property
     def _what(self) -> str:
         return f"the stream of {self._table}"
+
+
+def _oldest(records: Iterable[StreamRecord]) -> float | None:
+    """When the first of some changes was made: whole seconds, cut off (API reference, StreamRecord)."""
+    times = (record["dynamodb"].get("ApproximateCreationDateTime") for record in records)
+    return min((at for at in times if at is not None), default=None)
 
 
 def _never_had_one(event: str, before: dict[str, Any] | None) -> bool:

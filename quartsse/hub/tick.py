@@ -20,7 +20,7 @@ class Origin:
     read_at: float
     """When the read that saw them began, on the monotonic clock."""
     stamp: float | None
-    """The source's own time of the oldest item that is new, in Unix seconds."""
+    """The source's own time of the oldest change, in Unix seconds."""
 
 
 @dataclass(slots=True)

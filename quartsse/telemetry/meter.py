@@ -51,6 +51,7 @@ COUNTERS = _named(
     Metric("DeliveredBytes", "Bytes", "Their bytes, compressed where a reader takes that"),
     Metric("ReadUnits", "Count", "DynamoDB read units consumed"),
     Metric("PollErrors", "Count", "Reads of the source that failed, by kind", "kind"),
+    Metric("Throttles", "Count", "Answers by which DynamoDB asked for patience, those that a retry got over included"),
     Metric("ItemsSkipped", "Count", "Records that did not fit, by kind", "kind"),
 )
 """What only ever grows."""
@@ -68,7 +69,8 @@ MEASURES = _named(
     Metric(
         "SourceLatency",
         "Seconds",
-        "From a new item's own timestamp until it was handed to a channel's last reader",
+        "From a new item's own timestamp (with `SSE_SOURCE=streams`: from the change in the table) until it was handed "
+        "to a channel's last reader",
         bounds=_LONG,
     ),
     Metric("PollDuration", "Milliseconds", "How long a read of the source took", bounds=_MILLISECONDS),
@@ -181,6 +183,10 @@ class Meter(Telemetry):
     @override
     def feed_failed(self, kind: str) -> None:
         self._count("PollErrors", kind)
+
+    @override
+    def throttled(self) -> None:
+        self._count("Throttles")
 
     @override
     def items_skipped(self, kind: str, count: int) -> None:

@@ -25,8 +25,8 @@ class Telemetry:
     def handed_over(self, seconds: float, since_stamp: float | None) -> None:
         """Readers have the updates of a read: told once for each slice of the fan-out, of at most 500 readers.
 
-        `seconds`: since the read that saw them began. `since_stamp`: since the source's own time of the oldest item
-        that is new. Measured when a channel's last reader has been written to or, where the transport takes no more,
+        `seconds`: since the read that saw them began. `since_stamp`: since the source's own time of the oldest
+        change. Measured when a channel's last reader has been written to or, where the transport takes no more,
         has it in its backlog: so one slow reader changes nothing, and what a network then takes is not in it.
         """
 
@@ -35,6 +35,9 @@ class Telemetry:
 
     def feed_failed(self, kind: str) -> None:
         """A read of the source failed: `throttled`, or else `failed`."""
+
+    def throttled(self) -> None:
+        """DynamoDB asked for patience, once; whoever asked may have got through by trying again."""
 
     def items_skipped(self, kind: str, count: int) -> None:
         """Records did not fit."""

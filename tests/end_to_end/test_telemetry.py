@@ -9,10 +9,14 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families as families
 
 from tests.dynamodb import Tables
 from tests.end_to_end.hosted import Hosted
+from tests.end_to_end.readers import rest, stopped_reader
+from tests.feed import fault_proxy as faults
+from tests.feed.fault_proxy import Request, fault_proxy
 from tests.processes import eventually
 from tests.served import Served
 from tests.telemetry.metering import check_emf
@@ -187,6 +191,116 @@ async def test_what_does_not_fit_and_what_cannot_be_read_is_counted_by_kind(serv
     assert "gone" in status["feed"]["reason"]
     reply.close()
     waiting.close()
+
+
+BOTH = pytest.mark.parametrize("way", ["prometheus", "emf"])
+
+
+async def told(served: Served, way: str) -> dict[str, float]:
+    """What a service tells, by either way: Prometheus while it runs, EMF with the document that SIGTERM brings."""
+    if way == "prometheus":
+        return await scraped(served.port)
+    await asyncio.to_thread(served.terminate)
+    document: dict[str, float]
+    [document] = [json.loads(line) for line in served.output() if line.startswith('{"_aws"')]
+    check_emf(document, time.time())
+    return document
+
+
+def bad_days() -> faults.Fault:
+    """What the queries of one partition meet: a throttle that a retry gets over, a read that fails for throttles, and
+    then nothing but refusals. Queries of the other partitions pass, so that what is counted does not depend on when
+    this begins."""
+    asked = 0
+
+    async def fault(request: Request) -> bytes | None:
+        nonlocal asked
+        if {"S": "positive"} not in request.body.get("ExpressionAttributeValues", {}).values():
+            return None
+        asked += 1
+        if asked == 2:
+            return None
+        return await (faults.throttling if asked < 5 else faults.access_denied)(request)
+
+    return fault
+
+
+async def test_throttles_failed_reads_and_a_stale_feed_are_told(serve: Serve, table: Tables) -> None:
+    found, document = await asyncio.gather(*(after_bad_days(serve, table, way) for way in ("prometheus", "emf")))
+    assert found["quartsse_feed_stale"] == document["FeedStale"] == 1
+    assert min(found["quartsse_feed_age_seconds"], document["FeedAge"]) > 5
+    assert found["quartsse_throttles_total"] == document["Throttles"] == 3
+    assert found["quartsse_poll_errors_total:throttled"] == document["PollErrorsThrottled"] == 1
+    assert found["quartsse_poll_errors_total:failed"] >= 1
+    assert document["PollErrors"] == 1 + document["PollErrorsFailed"] >= 2
+
+
+async def after_bad_days(serve: Serve, table: Tables, way: str) -> dict[str, float]:
+    """What a service tells when its feed has grown stale."""
+    async with fault_proxy(table.endpoint) as proxy:
+        settings = {"SSE_POLL_INTERVAL": "0.2", "SSE_METRICS": way, "AWS_ENDPOINT_URL_DYNAMODB": proxy.endpoint}
+        served = await asyncio.to_thread(serve, **settings)
+        reply = await opened(served.port)
+        proxy.fault = bad_days()
+        assert await went_stale(served.port)
+        found = await told(served, way)
+        reply.close()
+    return found
+
+
+async def went_stale(port: int) -> bool:
+    """Wait until the health of the feed says so."""
+    for _ in range(200):
+        answer = await request(port, "/health/feed")
+        if answer.status == 503:
+            return True
+        answer.close()
+        await asyncio.sleep(0.1)
+    return False
+
+
+@BOTH
+async def test_a_lagged_reader_is_counted(host: Host, way: str) -> None:
+    hosted = await asyncio.to_thread(host, SSE_BACKLOG_BYTES="65536", SSE_POLL_INTERVAL="0.05", SSE_METRICS=way)
+    stopped = await asyncio.to_thread(stopped_reader, hosted)
+    assert await asyncio.to_thread(eventually, lambda: len(hosted.opened()) == 1, 5)
+    while (await hosted.held())["subscriptions"]:
+        await hosted.send(100)
+    await asyncio.to_thread(rest, stopped)
+    stopped.close()
+    assert await asyncio.to_thread(eventually, lambda: len(hosted.closings()) == 1, 8)
+    found = await told(hosted, way)
+    if way == "prometheus":
+        assert found["quartsse_connections_closed_total:lagged"] == 1
+    else:
+        assert (found["ConnectionsClosedLagged"], found["ConnectionsClosed"]) == (1, 1)
+
+
+@BOTH
+async def test_lines_that_are_left_out_are_counted_and_what_they_stand_for_is_told(host: Host, way: str) -> None:
+    hosted = await asyncio.to_thread(host, SSE_METRICS=way)
+    for _ in range(130):
+        answer = await request(hosted.port, "/api/v2/stream?tickers=")
+        assert answer.status == 400
+        answer.close()
+    found = await told(hosted, way)
+    assert found["quartsse_refused_total:bad_request" if way == "prometheus" else "RefusedBadRequest"] == 130
+    if hosted.status is None:
+        await asyncio.to_thread(hosted.terminate)
+    lines = lines_of(hosted, "refused")
+    assert len(lines) < 130
+    assert sum(line.get("left_out", 1) for line in lines) == 130
+
+
+async def test_with_the_tables_stream_the_source_latency_is_that_of_the_change(serve: Serve, table: Tables) -> None:
+    settings = {"SSE_SOURCE": "streams", "SSE_POLL_INTERVAL": "0.2", "SSE_METRICS": "prometheus"}
+    served = await asyncio.to_thread(serve, **settings)
+    reply = await opened(served.port)
+    await table.put("tiingo:1", "AAPL", sentiment="positive", age=600)
+    await reply.until("sentiment_update")
+    found = await scraped(served.port)
+    assert found["quartsse_source_latency_seconds_count"] == 1
+    assert 0 <= found["quartsse_source_latency_seconds_sum"] < 30, "and not the 600 s since it was published"
 
 
 async def test_the_last_document_comes_with_sigterm_and_counts_the_streams_that_it_ended(host: Host) -> None:

@@ -95,14 +95,14 @@ def answering(status: int, body: bytes, *, crc: str | None = None) -> Iterator[t
 
 
 @pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Client]]:
+def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Client]]:
     """A client of the feed's for an address."""
     made: list[Client] = []
 
-    def get(endpoint: str) -> Client:
+    def get(endpoint: str, **more: Any) -> Client:
         for name, value in Tables(endpoint, "s", "u", None).environment().items():
             monkeypatch.setenv(name, value)
-        made.append(client())
+        made.append(client(**more))
         return made[-1]
 
     yield get
@@ -114,26 +114,37 @@ REQUEST = query_request("news", "by_sentiment", "neutral", 0, FOREVER)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>captive portal</html>", b"{}", b"[]", b'"x"', b'{"Items": null}'])
-def test_an_answer_that_is_not_dynamodbs_has_no_items(at: Callable[[str], Client], body: bytes) -> None:
+def test_an_answer_that_is_not_dynamodbs_has_no_items(at: Callable[..., Client], body: bytes) -> None:
     with answering(200, body) as (endpoint, _):
         assert not isinstance(at(endpoint).query(**REQUEST).get("Items"), list)
 
 
-def test_a_failing_server_is_asked_twice_and_no_more(at: Callable[[str], Client]) -> None:
+def test_a_failing_server_is_asked_twice_and_no_more(at: Callable[..., Client]) -> None:
     with answering(500, b'{"__type":"InternalServerError"}') as (endpoint, asked):
         with pytest.raises(ClientError):
             at(endpoint).query(**REQUEST)
         assert len(asked) == 2
 
 
-def test_a_damaged_answer_is_asked_for_again(at: Callable[[str], Client]) -> None:
+@pytest.mark.parametrize(("code", "told"), [("ThrottlingException", 2), ("InternalServerError", 0)])
+def test_each_answer_that_asks_for_patience_is_told_of_also_those_that_botocore_tries_again(
+    at: Callable[..., Client], code: str, told: int
+) -> None:
+    throttles: list[int] = []
+    with answering(400 if told else 500, json.dumps({"__type": code}).encode()) as (endpoint, asked):
+        with pytest.raises(ClientError):
+            at(endpoint, on_throttle=lambda: throttles.append(1)).query(**REQUEST)
+        assert (len(asked), len(throttles)) == (2, told)
+
+
+def test_a_damaged_answer_is_asked_for_again(at: Callable[..., Client]) -> None:
     body = json.dumps({"Items": [], "Count": 0, "ScannedCount": 0}).encode()
     with answering(200, body, crc="1") as (endpoint, asked):
         at(endpoint).query(**REQUEST)
         assert len(asked) == 2
 
 
-def test_nobody_at_the_address_is_an_error_within_seconds(at: Callable[[str], Client]) -> None:
+def test_nobody_at_the_address_is_an_error_within_seconds(at: Callable[..., Client]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

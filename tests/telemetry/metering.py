@@ -113,6 +113,7 @@ def busy_meter() -> Meter:
     meter.feed_read(0.025, 1.5)
     meter.feed_read(0.05, 1.5)
     meter.feed_failed("throttled")
+    meter.throttled()
     meter.items_skipped("timestamp", 2)
     meter.loop_late(0.002)
     return meter
