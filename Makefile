@@ -8,7 +8,7 @@ FROM_NPM := $(if $(shell command -v npm),tests/node_modules/.package-lock.json)
 # The newest interpreter that fits: the one named on the command line, `python3.13`, or one that uv or pyenv keeps.
 PYTHON ?= $(shell sh requirements/find-python)
 
-.PHONY: demo test test-slow bench fuzz mutants supply-chain check format install lock clean help
+.PHONY: demo test test-slow bench fuzz mutants supply-chain sbom bench-start check format install lock clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,6 +34,9 @@ mutants: $(READY) ## each defence of docs/security.md turned off: a test must go
 
 supply-chain: $(READY) ## pins and hashes, known holes, licences, secrets in the tree
 	$(BIN)/python -m pytest -q tests/proof/test_supply_chain.py $(ARGS)
+
+sbom: $(READY) ## what is installed with the service, as a CycloneDX bill of materials: dist/sbom.json
+	@mkdir -p dist && $(BIN)/python -m tests.proof.sbom >dist/sbom.json && echo dist/sbom.json
 
 bench-start: $(READY) ## from the process's start to a stream's first byte, with its parts (ARGS=--json)
 	$(BIN)/python -m tests.bench.cold_start $(ARGS)
