@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,31 +14,31 @@ from tests.end_to_end.readers import open_stream
 from tests.web.serving import request
 
 type Host = Callable[..., Hosted]
+type Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 GOOD = 1.0
 """Seconds in which a good client has its opening."""
 
 
 @contextlib.asynccontextmanager
-async def connections(port: int, count: int, first: bytes = b"") -> AsyncIterator[list[asyncio.StreamWriter]]:
+async def connections(port: int, count: int, first: bytes = b"") -> AsyncIterator[list[Connection]]:
     """So many connections that have sent these bytes and no more."""
-    writers: list[asyncio.StreamWriter] = []
+    opened: list[Connection] = []
     try:
         for _ in range(count):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(first)
-            writers.append(writer)
-        yield writers
+            opened.append(await asyncio.open_connection("127.0.0.1", port))
+            opened[-1][1].write(first)
+        yield opened
     finally:
-        for writer in writers:
+        for _, writer in opened:
             writer.transport.abort()
 
 
-async def trickle(writers: list[asyncio.StreamWriter], number: int = 0) -> None:
+async def trickle(slow: list[Connection], number: int = 0) -> None:
     """Send a header on each, a byte at a time, for as long as one is let."""
     while True:
         number += 1
-        for writer in writers:
+        for _, writer in slow:
             if not writer.is_closing():
                 writer.write(b"%d: x\r\n" % number)
         await asyncio.sleep(0.2)
@@ -88,6 +90,57 @@ async def test_an_address_has_its_share_whatever_it_says_of_itself(host: Host, f
     headers = {"X-Forwarded-For": forged, "Forwarded": f"for={forged}", "X-Real-IP": forged} if forged else {}
     statuses = [(await request(hosted.port, "/api/v2/stream", headers=headers)).status for _ in range(3)]
     assert statuses == [200, 200, 429]
+
+
+TRICKS = {
+    "HEAD": (b"HEAD /api/v2/stream HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20, 0),
+    "pipelined": (b"GET /api/v2/stream HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20, 1),
+    "half-closed": (b"GET /api/v2/stream HTTP/1.1\r\nHost: localhost\r\n\r\n", 0),
+}
+"""What connections send, and how many slots each may hold when that has settled."""
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+async def test_no_trick_holds_more_slots_than_connections_or_any_when_they_are_gone(host: Host, trick: str) -> None:
+    hosted = await asyncio.to_thread(host, SSE_MAX_CONNECTIONS="8")
+    ask, share = TRICKS[trick]
+    async with connections(hosted.port, 7, ask) as tricky:
+        for reader, writer in tricky:
+            assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+            if trick == "half-closed":
+                writer.write_eof()
+        assert (await request(hosted.port, "/api/v2/stream")).status == 200
+        await settled(hosted, 7 * share + 1)
+    await settled(hosted, 1)
+
+
+async def settled(hosted: Hosted, slots: int) -> None:
+    """Wait until so many slots are taken."""
+    async with asyncio.timeout(10):
+        while (await hosted.held())["slots"] != slots:
+            await asyncio.sleep(0.05)
+
+
+def cpu_seconds(hosted: Hosted) -> float:
+    """What a process has used so far."""
+    fields = Path(f"/proc/{hosted.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def test_the_dearest_head_that_is_taken_is_cheap_and_larger_ones_are_refused(host: Host) -> None:
+    hosted = await asyncio.to_thread(host)
+    used, memory = cpu_seconds(hosted), hosted.memory
+    begun = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    async with connections(hosted.port, 5, begun + b"a:\r\n" * 16_000 + b"\r\n"):
+        await good_clients(hosted, 1)
+        print(f"{(cpu_seconds(hosted) - used) / 5:.3f} s, {(hosted.memory - memory) / 5e6:.1f} MB for each")
+        assert cpu_seconds(hosted) - used < 5 * 0.2
+        assert hosted.memory - memory < 5 * 5_000_000
+    for size in (70_000, 1_000_000):
+        reader, writer = await asyncio.open_connection("127.0.0.1", hosted.port)
+        writer.write(begun + b"X: " + b"y" * size)
+        assert b" 431 " in await asyncio.wait_for(reader.readline(), 5)
+        writer.transport.abort()
 
 
 @pytest.mark.slow
