@@ -14,13 +14,15 @@ from itertools import count
 
 import pytest
 
+from quartsse.client import Parser
+from quartsse.client.repeats import Repeats
 from quartsse.feed.items import Item
 from quartsse.feed.window import Window
 from quartsse.hub.clock import Clock
 from quartsse.hub.hub import Hub, Subscription
-from quartsse.hub.ids import own_place, place_in
+from quartsse.hub.ids import Place, own_place, place_in
 from quartsse.hub.tick import Tick
-from tests.hub.building import ALL, START, heartbeat, only
+from tests.hub.building import ALL, START, Time, heartbeat, only
 
 POLL = 2.0
 READ_SECONDS = 0.3
@@ -343,3 +345,63 @@ def test_no_reader_loses_anything_between_two_instances(row: Row) -> None:
 def test_a_rule_without_the_watermark_loses_so_the_model_can_tell(row: Row) -> None:
     outcome = played(row, by_last_event, seed=1)
     assert outcome.losers > 0.01 * outcome.resumes
+
+
+# What a resume on another instance cannot know: docs/concepts.md says so, and these that it is so
+
+
+class Read:
+    """A real hub and a real window, whose every read finds one item with a score of its own; 2 s apart."""
+
+    def __init__(self, instance: str, *scores: float) -> None:
+        self._time = Time()
+        self.hub = Hub(clock=self._time.clock, instance=instance)
+        self.window = Window(HOURS)
+        self.frames: list[bytes] = []
+        for number, score in enumerate((0.0, *scores)):
+            self.read(number, score)
+
+    def read(self, number: int, score: float) -> None:
+        self._time.seconds = 2.0 * number
+        item = Item("news:1\n", START, "positive", score, score, ("A",), "news")
+        updates = self.window.apply([item], number, START + self._time.seconds).updates
+        self.frames += [update.frame(str(self.hub.place)) for update in updates]
+        if number:  # the first read is the state that everyone begins with
+            self.hub.publish(updates)
+        self.hub.advance(START + self._time.seconds)
+
+    def replay(self, watermark: float) -> list[bytes]:
+        """What a reader is sent who comes from another instance with this watermark: seconds since the start."""
+        replay = self.hub.replay(ALL, Place("elsewhere", 1, START + watermark))
+        assert replay.mode == "overlap"
+        return replay.frames
+
+
+def shown(*frames: bytes) -> list[float]:
+    """The scores that a client shows that drops what equals the last thing it had of the item."""
+    repeats = Repeats(100)
+    return [one.json()["score"] for one in Parser().feed(b"".join(frames)) if not repeats.is_repeat(one)]
+
+
+def test_of_an_item_that_changed_there_and_back_between_two_reads_the_receiving_instance_knows_nothing() -> None:
+    there, here = Read("there", 0.5, 0.0), Read("here", 0.0, 0.0)
+    had = there.frames[:2]
+    assert shown(*had, *here.replay(6)) == [0.0, 0.5], "cut off before it changed back"
+    state = [one.frame("~") for one in here.window.updates(ALL)]
+    assert shown(*had, *state) == [0.0, 0.5, 0.0], "a new opening sets it right"
+    here.read(3, 0.7)
+    assert shown(*had, *here.replay(6)) == [0.0, 0.5, 0.7], "and so does its next change"
+
+
+def test_an_overlap_that_holds_two_changes_of_an_item_shows_both_again_in_their_order() -> None:
+    there, here = Read("there", 0.5, 0.7), Read("here", 0.5, 0.7)
+    assert shown(*there.frames, *here.replay(6)) == [0.0, 0.5, 0.7, 0.5, 0.7], "5 s back from the watermark lie both"
+    assert shown(*there.frames, *here.replay(8)) == [0.0, 0.5, 0.7], "and here the last one only, which is a repeat"
+
+
+def test_an_overlap_from_an_instance_that_is_behind_shows_what_it_knows_and_then_the_newer() -> None:
+    there, here = Read("there", 0.5, 0.7), Read("here", 0.5, 0.5)
+    behind = here.replay(6)
+    assert shown(*there.frames, *behind) == [0.0, 0.5, 0.7, 0.5]
+    here.read(3, 0.7)
+    assert shown(*there.frames, *behind, here.frames[-1]) == [0.0, 0.5, 0.7, 0.5, 0.7]
