@@ -1,9 +1,11 @@
+import gzip
 import json
 import random
 from dataclasses import replace
 
 import pytest
 
+from quartsse.hub.compression import Gzip, deflated
 from quartsse.hub.events import KEEP_ALIVE
 from quartsse.hub.filters import Filter
 from quartsse.hub.hub import SLICE, Hub, Subscription, spread
@@ -578,6 +580,26 @@ def test_who_moves_to_a_channel_gets_nothing_that_was_queued_there_before() -> N
     later.run()
     assert other.identities == ["1"]
     assert one.identities == []
+
+
+def test_a_gzip_stream_that_moves_to_another_channel_ends_with_the_sum_of_both() -> None:
+    hub = Hub()
+    subscription, _ = hub.subscribe(only("A"), gzip=Gzip())
+    assert subscription.gzip is not None
+    body = [subscription.gzip.encode(b": hello\n\n")]
+
+    def write(tick: Tick) -> bool:
+        body.append(deflated(tick.data))
+        return True
+
+    subscription.write = write
+    body.append(subscription.take())
+    hub.publish([update("1", "A")])
+    hub.refilter(subscription, only("B"))
+    hub.publish([update("2", "B")])
+    subscription.end("draining", 1)
+    body += [subscription.take(), subscription.finish()]
+    assert identities(gzip.decompress(b"".join(body)))[:2] == ["1", "2"], "and its trailer is that of these bytes"
 
 
 def test_the_same_filter_again_changes_nothing() -> None:
