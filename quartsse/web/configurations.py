@@ -76,12 +76,16 @@ def configuration_routes(openings: Openings, private: Private) -> Blueprint:
                 stream.end_after(user.expires_at - parts.streams.clock.wall(), "unauthorized")
             return stream
 
-        return await openings.open(start, lambda: _user(private, with_ticket=True))
+        return await openings.open(
+            start,
+            lambda wanted: _user(private, wanted.ticket),
+            lambda user: _saved(private, user, config_id),
+        )
 
     @blueprint.get("/api/v2/configurations/<config_id>/snapshot")
     async def snapshot_of(config_id: str) -> Response:
         wanted = openings.asked()
-        user = await _user(private, with_ticket=False)
+        user = await _user(private)
         saved = await _saved(private, user, config_id)
         changes.note((user.id, config_id), saved)
         configuration = Configuration(config_id=saved.config_id, name=saved.name, tickers=list(saved.tickers))
@@ -103,13 +107,12 @@ NO_CONFIGURATIONS = "Configuration streams are not enabled on this server."
 NO_TICKETS = "Tickets are not enabled on this server."
 
 
-async def _user(private: Private, *, with_ticket: bool) -> User:
-    """Whoever asks: by ticket, where one is shown, else as the settings say."""
-    ticket = request.args.get("ticket")
-    if with_ticket and ticket is not None:
+async def _user(private: Private, ticket: str | None = None) -> User:
+    """Whoever asks: by ticket, where one is shown, else as the settings say. `HEAD` does not use a ticket up."""
+    if ticket is not None:
         if private.tickets is None:
             raise NotEnabled(NO_TICKETS)
-        return private.tickets.redeem(ticket)
+        return private.tickets.redeem(ticket, keep=request.method == "HEAD")
     return await private.authenticator.user(list(request.scope["headers"]))
 
 

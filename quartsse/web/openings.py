@@ -51,14 +51,22 @@ class Openings:
         """What this request asks for. Raises BadRequest."""
         return asked(request.args.getlist, request.headers.get("Last-Event-ID"))
 
-    async def open(self, start: Start, user: Callable[[], Awaitable[User]] | None = None) -> Response:
-        """Answer with a stream: 400, 406, shutting down, 401, the slot, 429, and then what `start` may raise."""
+    async def open(
+        self,
+        start: Start,
+        user: Callable[[Asked], Awaitable[User]] | None = None,
+        look: Callable[[User], Awaitable[object]] | None = None,
+    ) -> Response:
+        """Answer with a stream: 400, 406, shutting down, 401, the slot, 429, and then what `start` may raise.
+
+        For `HEAD` there is neither slot nor stream; `look` raises what `start` would.
+        """
         wanted = self.asked()
         _check_accept()
         tracer = self.parts.tracer
         span = tracer.connect(request.headers.get("X-Amzn-Trace-Id"))
         try:
-            response = await self._checked(start, wanted, user)
+            response = await self._checked(start, wanted, user, look)
         except Refused as refused:
             tracer.end(span, status=refused.status, reason=refused.reason)
             if not (wanted.on_limit_retry and refused.status in POLITE):
@@ -69,11 +77,19 @@ class Openings:
             response.headers["X-Amzn-Trace-Id"] = f"Root={span.trace_id}"
         return response
 
-    async def _checked(self, start: Start, wanted: Asked, user: Callable[[], Awaitable[User]] | None) -> Response:
+    async def _checked(
+        self,
+        start: Start,
+        wanted: Asked,
+        user: Callable[[Asked], Awaitable[User]] | None,
+        look: Callable[[User], Awaitable[object]] | None,
+    ) -> Response:
         if self.parts.streams.closing:
             raise ShuttingDown
-        whose = await user() if user is not None else None
+        whose = await user(wanted) if user is not None else None
         if request.method == "HEAD":
+            if look is not None and whose is not None:
+                await look(whose)
             return Response("", headers=self._headers())
         return await self._open(start, wanted, whose)
 

@@ -12,11 +12,15 @@ _TICKERS = f"tickers: 1-{MOST_TICKERS} symbols of 1-10 characters A-Z, 0-9, `.` 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for. `tickers` None means all, empty means none; `on_limit_retry` is a wish for 200 over 503."""
+    """What was asked for. `tickers` None means all, empty means none; `on_limit_retry` is a wish for 200 over 503.
+
+    `ticket` is what stands for the user where a header cannot; only streams of one's own look at it.
+    """
 
     tickers: frozenset[str] | None
     last_event_id: str | None
     on_limit_retry: bool
+    ticket: str | None = None
 
 
 def asked(query: Callable[[str], list[str]], last_event_id: str | None) -> Asked:
@@ -28,7 +32,8 @@ def asked(query: Callable[[str], list[str]], last_event_id: str | None) -> Asked
     if on_limit not in {None, "retry"}:
         raise BadRequest("on_limit: may only be `retry`")
     in_query = _single(query, "last_event_id")
-    return Asked(_tickers(_single(query, "tickers")), last_event_id or in_query or None, on_limit == "retry")
+    tickers, ticket = _tickers(_single(query, "tickers")), _single(query, "ticket")
+    return Asked(tickers, last_event_id or in_query or None, on_limit == "retry", ticket)
 
 
 def _single(query: Callable[[str], list[str]], name: str) -> str | None:

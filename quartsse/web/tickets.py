@@ -21,6 +21,8 @@ SHORTEST_SECRET = 32
 """Bytes."""
 REMEMBERED = 50_000
 """Tickets in the memory of used ones, some 10 MB: 1,400 new streams a second for as long as a ticket lives."""
+KEPT = 5000
+"""Used tickets that are remembered also when they are dead: a wall clock that is set back would let them live again."""
 
 _VERSION = 1
 _PURPOSE = b"quartsse ticket\0"
@@ -36,8 +38,8 @@ class Tickets:
     """Issues tickets and takes them back, each once.
 
     A ticket holds all there is to know, so another instance with the same secret takes it too. What was taken is
-    remembered here, until the ticket would have died anyway; another instance cannot know it. When that memory is full
-    tickets are refused: a ticket that works twice would be worse than one that does not work.
+    remembered here, at least until the ticket would have died anyway; another instance cannot know it. When that memory
+    is full tickets are refused: a ticket that works twice would be worse than one that does not work.
 
     `secret` has at least 32 bytes, else `ValueError`; `challenge` is whether refusals carry `WWW-Authenticate: Bearer`.
     """
@@ -57,14 +59,17 @@ class Tickets:
         payload = head + user.id.encode()
         return base64.urlsafe_b64encode(payload + self._sign(payload)).rstrip(b"=").decode()
 
-    def redeem(self, ticket: str) -> User:
-        """The user that a ticket stands for; `Unauthorized` if it is no ticket of ours, has died, or was used here."""
-        user = self._redeem(ticket)
+    def redeem(self, ticket: str, *, keep: bool = False) -> User:
+        """The user that a ticket stands for; `Unauthorized` if it is no ticket of ours, has died, or was used here.
+
+        `keep` leaves it good for one stream.
+        """
+        user = self._redeem(ticket, keep=keep)
         if user is None:
             raise Unauthorized(INVALID, challenge=self._challenge)
         return user
 
-    def _redeem(self, ticket: str) -> User | None:
+    def _redeem(self, ticket: str, *, keep: bool) -> User | None:
         payload = self._payload(ticket)
         if payload is None:
             return None
@@ -72,7 +77,7 @@ class Tickets:
         now = self._clock.wall()
         if not now - LIFETIME_SECONDS < issued_at <= now + SKEW_SECONDS or 0 < expires_at <= now:
             return None
-        if not self._use(nonce):
+        if nonce in self._used or not (keep or self._use(nonce)):
             return None
         return User(payload[_HEAD.size :].decode(), expires_at or None)
 
@@ -90,11 +95,11 @@ class Tickets:
         return hmac.digest(self._secret, _PURPOSE + payload, hashlib.sha256)
 
     def _use(self, nonce: bytes) -> bool:
-        """Remember a ticket as used; False if it was already, or if nothing more can be remembered."""
+        """Remember a ticket as used; False if nothing more can be remembered."""
         now = self._clock.monotonic()
-        while self._forget and self._forget[0][0] <= now:
+        while len(self._forget) > KEPT and self._forget[0][0] <= now:
             self._used.remove(self._forget.popleft()[1])
-        if nonce in self._used or len(self._used) >= REMEMBERED:
+        if len(self._used) >= REMEMBERED:
             return False
         self._used.add(nonce)
         self._forget.append((now + LIFETIME_SECONDS + SKEW_SECONDS, nonce))

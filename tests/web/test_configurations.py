@@ -220,6 +220,26 @@ async def test_a_ticket_opens_one_stream_of_the_user_who_asked_for_it() -> None:
         assert foreign.status == 404, "the ticket says who it is, whatever else does"
 
 
+async def test_the_head_of_a_stream_is_that_of_the_answer_and_uses_no_ticket_up() -> None:
+    async with serving(*ITEMS, saved=SAVED, SSE_TICKET_SECRET=SECRET) as service:
+        body: Any = await (await service.get(TICKETS, method="POST", X_User_ID="ann")).json()
+        for path, status in ((ONE, 200), (ONE.replace("one", "his"), 404), (ONE, 200)):
+            assert (await service.get(f"{path}?ticket={body['ticket']}", method="HEAD")).status == status
+        assert service.parts.slots.taken == 0
+        reply = await service.get(f"{ONE}?ticket={body['ticket']}")
+        assert reply.status == 200
+        assert (await service.get(f"{ONE}?ticket={body['ticket']}", method="HEAD")).status == 401
+        service.store.broken = True
+        assert (await service.get(ONE, method="HEAD", X_User_ID="ann")).status == 503
+
+
+async def test_two_tickets_are_one_too_many() -> None:
+    async with serving(*ITEMS, saved=SAVED, SSE_TICKET_SECRET=SECRET) as service:
+        body: Any = await (await service.get(TICKETS, method="POST", X_User_ID="ann")).json()
+        reply = await service.get(f"{ONE}?ticket={body['ticket']}&ticket=x")
+        assert (reply.status, await reply.json()) == (400, {"detail": "ticket: given 2 times, may be given once"})
+
+
 async def test_a_ticket_is_nothing_for_a_snapshot() -> None:
     async with serving(*ITEMS, saved=SAVED, SSE_TICKET_SECRET=SECRET) as service:
         body: Any = await (await service.get(TICKETS, method="POST", X_User_ID="ann")).json()

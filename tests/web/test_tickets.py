@@ -89,6 +89,7 @@ def test_a_ticket_dies_with_the_token_it_was_bought_with() -> None:
 
 def test_a_used_ticket_is_forgotten_only_when_it_would_be_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 3)
+    monkeypatch.setattr(module, "KEPT", 0)
     time = Time()
     ours = tickets(time)
     used = [ours.issue(ALICE) for _ in range(3)]
@@ -104,6 +105,28 @@ def test_a_used_ticket_is_forgotten_only_when_it_would_be_dead(monkeypatch: pyte
     assert ours.redeem(ours.issue(ALICE)) == ALICE
     for ticket in used:
         assert_refused(ours, ticket)
+
+
+def test_a_wall_clock_that_is_set_back_revives_no_ticket_that_was_used() -> None:
+    time = Time()
+    ours = Tickets(SECRET, Clock(monotonic=lambda: time.now, wall=lambda: time.now - set_back))
+    set_back = 0.0
+    used = [ours.issue(ALICE) for _ in range(3)]
+    for ticket in used:
+        ours.redeem(ticket)
+    time.now += 3600
+    ours.redeem(ours.issue(ALICE))
+    set_back = 3600.0
+    for ticket in used:
+        assert_refused(ours, ticket)
+
+
+def test_a_ticket_that_is_kept_is_still_good_once_and_a_used_one_is_not_kept() -> None:
+    ours = tickets()
+    ticket = ours.issue(ALICE)
+    assert [ours.redeem(ticket, keep=True), ours.redeem(ticket, keep=True), ours.redeem(ticket)] == [ALICE] * 3
+    with pytest.raises(Unauthorized):
+        ours.redeem(ticket, keep=True)
 
 
 def test_no_bit_of_a_ticket_can_be_changed() -> None:
