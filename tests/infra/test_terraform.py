@@ -148,11 +148,14 @@ async def test_what_the_service_asks_of_dynamodb_is_what_it_may(
 async def test_alarms_and_charts_are_of_metrics_that_the_service_sends(
     serve: Callable[..., Served], table: Tables
 ) -> None:
-    served = await asyncio.to_thread(serve, SSE_METRICS="emf", SSE_POLL_INTERVAL="0.2")
+    served = await asyncio.to_thread(
+        serve, SSE_METRICS="emf", SSE_POLL_INTERVAL="0.2", SSE_HEARTBEAT_INTERVAL="1", SSE_KEEPALIVE_INTERVAL="1"
+    )
     reply = await request(served.port, "/api/v2/stream?tickers=*")
     await reply.until("metrics")
     await table.put("tiingo:fresh", "AAPL", sentiment="positive")
     await reply.until("sentiment_update")
+    await reply.until("heartbeat")  # the clock that sends it measures the loop's lag at each of its steps
     await asyncio.to_thread(served.terminate)
     sent = next(json.loads(line) for line in served.output() if '"_aws"' in line)
     directive = sent["_aws"]["CloudWatchMetrics"][0]
