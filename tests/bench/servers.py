@@ -1,5 +1,6 @@
 """The servers that are measured: how each is started, and how it is given events."""
 
+import json
 import os
 import re
 import shlex
@@ -353,6 +354,48 @@ class Pushpin(HttpServer):
             process.wait()
 
 
+class Centrifugo(HttpServer):
+    """Centrifugo, built from source by Go, its one-way event stream."""
+
+    name = "centrifugo"
+    publish_path = "/api/batch"
+    release = "v6.9.1"
+    paths: Sequence[str] = ("/connection/uni_sse?cf_connect=%7B%22subs%22%3A%7B%22bench%22%3A%7B%7D%7D%7D",)
+
+    @staticmethod
+    def missing() -> str | None:
+        """Go, where it has not been built yet."""
+        return None if shutil.which("go") or (BUILD / "centrifugo").exists() else "Go"
+
+    def command(self) -> list[str]:
+        """With a configuration of its own: nobody has to say who he is, and nothing is kept."""
+        BUILD.mkdir(parents=True, exist_ok=True)
+        if not (BUILD / "centrifugo").exists():
+            package = f"github.com/centrifugal/centrifugo/v6@{self.release}"
+            subprocess.run(["go", "install", package], env={**os.environ, "GOBIN": str(BUILD)}, check=True)
+        path = BUILD / "centrifugo.json"
+        anyone = {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}
+        settings = {
+            "http_server": {"address": "127.0.0.1", "port": str(self.port)},
+            "client": {"insecure": True, "allowed_origins": ["*"]},
+            "http_api": {"insecure": True},
+            "uni_sse": {"enabled": True},
+            "channel": {"without_namespace": anyone},
+            "log": {"level": "error"},
+        }
+        path.write_text(json.dumps(settings))
+        return [str(BUILD / "centrifugo"), "--config", str(path)]
+
+    def environment(self) -> dict[str, str]:
+        """It has one core, and is told so."""
+        return super().environment() | {"GOMAXPROCS": "1"}
+
+    def bodies(self, count: int) -> list[bytes]:
+        """One request with all events."""
+        commands = b",".join(b'{"publish":{"channel":"bench","data":%b}}' % data for data in self.payloads(count))
+        return [b'{"commands":[%b]}' % commands]
+
+
 class Python(HttpServer):
     """A Python server, in an environment of its own."""
 
@@ -382,7 +425,18 @@ class SseStarlette(Python):
 
 SERVERS: dict[str, type[Server]] = {
     server.name: server
-    for server in (Floor, Quartsse, Compressed, Nchan, Pushpin, SseStarlette, PlainQuart, Ordinary, NginxGzip)
+    for server in (
+        Floor,
+        Quartsse,
+        Compressed,
+        Nchan,
+        Centrifugo,
+        Pushpin,
+        SseStarlette,
+        PlainQuart,
+        Ordinary,
+        NginxGzip,
+    )
 }
 
 
