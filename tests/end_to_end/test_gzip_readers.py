@@ -3,9 +3,13 @@
 import asyncio
 import gzip
 import random
+import select
 import shutil
+import socket
 import time
+import zlib
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass, field
 
@@ -18,7 +22,9 @@ from quartsse.hub.events import Event, SentimentUpdate, event
 from quartsse.hub.hub import Hub
 from quartsse.hub.ids import digest
 from quartsse.web.handover import UvloopWithDoors
+from tests.dynamodb import Tables
 from tests.end_to_end.test_page import CHROMIUM, QUIET
+from tests.served import Served
 from tests.web.serving import Service, item, request, serving
 
 EVENTS = 10_000
@@ -242,3 +248,84 @@ def test_every_decoder_reads_what_a_plain_reader_got_whenever_it_joined() -> Non
     assert {reader.kind for reader in stayed} == {*KINDS, "chromium"}
     all_of_it = {reader.kind for reader in stayed if reader.live.count(b"event: sentiment_update") == EVENTS}
     assert all_of_it >= {*KINDS, "chromium"} - {"python"}
+
+
+MANY = 10_000
+OPENING_AT_ONCE = 100
+ASKS = b"GET /api/v2/stream?tickers=* HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\r\n"
+
+
+class Crowd:
+    """Many sockets that read, each as much as comes."""
+
+    def __init__(self, port: int) -> None:
+        self.received: dict[int, bytearray] = {}
+        self._port = port
+        self._sockets: dict[int, socket.socket] = {}
+        self._numbers: dict[int, int] = {}
+        self._epoll = select.epoll()
+
+    @property
+    def open(self) -> int:
+        """How many have not been ended."""
+        return len(self._sockets)
+
+    def join(self, count: int) -> None:
+        """So many more ask for a stream; returns when each has its first events."""
+        before = len(self.received)
+        for number in range(before, before + count):
+            sock = socket.create_connection(("127.0.0.1", self._port), source_address=(f"127.0.0.{2 + number % 4}", 0))
+            sock.sendall(ASKS)
+            sock.setblocking(False)
+            self._sockets[sock.fileno()] = sock
+            self.received[number] = bytearray()
+            self._numbers[sock.fileno()] = number
+            self._epoll.register(sock, select.EPOLLIN)
+        self.read(lambda: all(len(self.received[number]) > 1000 for number in range(before, before + count)))
+
+    def read(self, enough: Callable[[], bool]) -> None:
+        """Read until something is true, half a minute at most."""
+        until = time.monotonic() + 30
+        while not enough():
+            assert time.monotonic() < until
+            for fd, _ in self._epoll.poll(0.1):
+                if data := self._sockets[fd].recv(1 << 18):
+                    self.received[self._numbers[fd]] += data
+                else:
+                    self._epoll.unregister(fd)
+                    self._sockets.pop(fd).close()
+
+
+def body_of(answer: bytes) -> bytes:
+    """What a chunked answer holds, without its last chunk if that has come."""
+    _, _, rest = answer.partition(b"\r\n\r\n")
+    body = b""
+    while (size := int(rest.partition(b"\r\n")[0] or b"0", 16)) > 0:
+        start = rest.index(b"\r\n") + 2
+        body += rest[start : start + size]
+        rest = rest[start + size + 2 :]
+    return body
+
+
+@pytest.mark.slow
+def test_ten_thousand_that_are_ended_at_once_each_get_a_true_trailer_in_time(
+    serve: Callable[..., Served], table: Tables
+) -> None:
+    asyncio.run(table.put("tiingo:1", "AAPL", sentiment="positive"))
+    served = serve(SSE_MAX_CONNECTIONS=str(MANY + 10), SSE_POLL_INTERVAL="1")
+    crowd = Crowd(served.port)
+    while len(crowd.received) < MANY:
+        crowd.join(OPENING_AT_ONCE)
+    asyncio.run(table.put("tiingo:2", "AAPL", sentiment="negative"))
+    time.sleep(3)  # the news is on its way, or told
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(served.terminate)
+        crowd.read(lambda: not crowd.open)
+        status, seconds = ending.result()
+    true = 0
+    for answer in crowd.received.values():
+        decoder = zlib.decompressobj(31)
+        decoder.decompress(body_of(bytes(answer)))  # raises an error for a sum that is wrong
+        true += decoder.eof
+    assert (status, true) == (0, MANY), seconds
+    assert seconds < 1, seconds
