@@ -48,6 +48,7 @@ def create_app(openings: Openings, private: Private, meter: Meter | None = None)
     parts = openings.parts
     app = App(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BODY
+    app.url_map.merge_slashes = False  # a path is ours or it is not: no redirect to a place that the Host header names
     app.register_blueprint(routes(openings))
     app.register_blueprint(configuration_routes(openings, private))
     app.register_blueprint(health(parts))

@@ -116,7 +116,7 @@ async def test_a_stream_that_was_ended_and_is_not_read_is_cut_off_after_five_sec
     stopped.close()
 
 
-HEALTHY = 450
+HEALTHY = 500
 STOPPED = 50
 PHASE = 14.0
 

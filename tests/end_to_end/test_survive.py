@@ -183,7 +183,7 @@ async def watched(deployment: Deployment, table: Tables, seconds: float) -> Asyn
 
 @pytest.mark.slow
 async def test_when_one_instance_is_killed_nobody_loses_anything(deployment: Deployment, table: Tables) -> None:
-    async with watched(deployment, table, 45) as (viewers, news):
+    async with watched(deployment, table, 60) as (viewers, news):
         deployment.instances[0].kill()
         await asyncio.sleep(0.3)
         print(f"{VIEWERS - viewers.connected} cut off")
@@ -198,7 +198,7 @@ async def test_when_one_instance_is_killed_nobody_loses_anything(deployment: Dep
 async def test_when_both_are_killed_everyone_is_told_and_has_the_right_state(
     deployment: Deployment, table: Tables
 ) -> None:
-    async with watched(deployment, table, 45) as (viewers, news):
+    async with watched(deployment, table, 60) as (viewers, news):
         for served in deployment.instances:
             served.kill()
         await asyncio.sleep(1)
@@ -231,7 +231,7 @@ async def test_a_rolling_deploy_costs_nobody_more_than_a_reconnect(deployment: D
 async def test_a_restart_in_place_is_told_to_everyone_who_comes_to_a_fresh_instance(
     deployment: Deployment, table: Tables
 ) -> None:
-    async with watched(deployment, table, 45) as (viewers, news):
+    async with watched(deployment, table, 60) as (viewers, news):
         old = deployment.instances[0]
         starting = asyncio.create_task(deployment.restart_when_gone(old))
         await retire(deployment, viewers)
@@ -250,14 +250,14 @@ async def retire(deployment: Deployment, viewers: Crowd) -> None:
     """End the oldest instance by SIGTERM, and see everyone come back, spread over the seconds that were set."""
     began = time.monotonic()
     status, seconds = await asyncio.to_thread(deployment.instances.pop(0).terminate)
-    assert (status, seconds < 2) == (0, True), (status, seconds)
+    assert (status, seconds < 1) == (0, True), (status, seconds)
     await asyncio.sleep(began + DRAIN + 3 - time.monotonic())
     assert viewers.connected == VIEWERS
     told = Counter(wait // 1000 for viewer in viewers.viewers for at, _, wait in viewer.ends if at > began)
     assert max(told.values()) <= 0.15 * told.total(), "what the service promises"
     by_second = Counter(int(at - began) for at in viewers.opened_since(began))
     print(f"SIGTERM to exit: {seconds:.2f} s; reconnects by second: {dict(sorted(by_second.items()))}")
-    assert max(by_second.values()) <= 0.3 * by_second.total(), "a machine that stands still for a second moves some"
+    assert max(by_second.values()) <= 0.15 * by_second.total()
 
 
 def assert_ended_cleanly(viewers: Crowd) -> None:
