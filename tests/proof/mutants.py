@@ -52,7 +52,9 @@ class Copy:
 
     def __init__(self, directory: Path) -> None:
         self._root = directory / "tree"
-        unwanted = ignore_patterns(".git", ".venv", "__pycache__", "node_modules", ".cargo", ".*_cache", ".hypothesis")
+        unwanted = ignore_patterns(
+            ".git", "build", "dist", ".venv", "__pycache__", "node_modules", ".cargo", ".*_cache", ".hypothesis"
+        )
         copytree(ROOT, self._root, ignore=unwanted)
         modules = ROOT / "tests" / "node_modules"
         if modules.exists():
