@@ -193,7 +193,8 @@ def test_no_header_makes_more_of_a_stream_than_a_stream_or_406(
 @MANY
 @given(
     user=st.sampled_from(["ann", "bob", "ANN", " ", "x" * 257]) | visible,
-    configuration=st.sampled_from(["mine", "his", "Mine", "%2e%2e", "mine%00", "x" * 600]) | visible.map(quote),
+    configuration=st.sampled_from(["mine", "his", "Mine", "mine/", "/mine", "%2e%2e", "mine%00", "x" * 600])
+    | visible.map(quote),
 )
 def test_only_whoever_owns_a_configuration_gets_more_than_nothing(
     running: Running, user: str, configuration: str
