@@ -168,6 +168,7 @@ async def test_eventsource_request_cancellation_frees_the_slot_of_a_page_that_go
     [
         ("/api/v2/stream?tickers=,", 400),
         ("/nowhere", 404),
+        ("/api//v2/stream", 404),  # no redirect
         ("/api/v2/configurations/a/stream", 401),
         ("/api/v2/stream/status", 200),
     ],
@@ -257,8 +258,3 @@ async def test_format_utf_8_bom_null_and_newlines_in_names_are_data_and_nothing_
     seen = await here.listen(wanted="metrics")
     told = [json.loads(event["data"]) for event in seen["events"] if event["type"] == "sentiment_update"]
     assert [update["source"] for update in told] == [hostile]
-
-
-async def test_request_redirect_a_doubled_slash_leads_to_the_stream(visit: Open) -> None:
-    here = await visit()
-    assert (await here.listen("//api//v2//stream".replace("//api", "/api")))["why"] == "event"
