@@ -1,0 +1,13 @@
+"""Chaos: `python -m tests.proof.chaos [--seconds 60] [--seed 7] [--readers 120]`; `make chaos` does that."""
+
+import argparse
+import sys
+
+from tests.proof.chaos.run import READERS, main
+
+parser = argparse.ArgumentParser(prog="python -m tests.proof.chaos", description="Faults from a seed, and a verdict.")
+parser.add_argument("--seconds", type=float, default=60.0, help="how long the plan is")
+parser.add_argument("--seed", type=int, default=7, help="what it is made from")
+parser.add_argument("--readers", type=int, default=READERS, help="how many")
+arguments = parser.parse_args()
+sys.exit(main(arguments.seconds, arguments.seed, arguments.readers))

@@ -1,0 +1,63 @@
+"""`quartsse serve` as it is, which besides can be asked what it holds: `python -m tests.proof.chaos.instance`.
+
+`CHAOS_CONTROL` names the UNIX socket over which it is asked; every connection there gets one line of JSON.
+"""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from quartsse import service
+from quartsse.__main__ import main
+from quartsse.web.parts import Parts
+from quartsse.web.stream import empty_context
+
+MODULE = "tests.proof.chaos.instance"
+
+
+async def held_by(control: Path) -> dict[str, int]:
+    """What the instance behind a socket holds."""
+    reader, writer = await asyncio.open_unix_connection(str(control))
+    answer = await asyncio.wait_for(reader.readline(), 10)
+    writer.close()
+    await writer.wait_closed()
+    held: dict[str, int] = json.loads(answer)
+    return held
+
+
+def _held(parts: Parts) -> dict[str, int]:
+    return {
+        "tasks": len(asyncio.all_tasks()) - 1,  # but for the one that answers
+        "streams": len(parts.streams.open),
+        "slots": parts.slots.taken,
+        "subscriptions": len(parts.hub.subscriptions),
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())) - 2,  # the one that lists, and the one that asks
+    }
+
+
+def serve() -> None:
+    """Serve, and answer."""
+    make_parts, answering = service.make_parts, set[Any]()
+
+    def make_and_keep(*args: Any, **kwargs: Any) -> Parts:
+        parts = make_parts(*args, **kwargs)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(json.dumps(_held(parts)).encode() + b"\n")
+            writer.close()
+
+        async def listen() -> None:
+            answering.add(await asyncio.start_unix_server(answer, os.environ["CHAOS_CONTROL"]))
+
+        answering.add(asyncio.get_running_loop().create_task(listen(), context=empty_context()))
+        return parts
+
+    with patch.object(service, "make_parts", make_and_keep):
+        main(["serve"])
+
+
+if __name__ == "__main__":
+    serve()
