@@ -8,7 +8,7 @@ FROM_NPM := $(if $(shell command -v npm),tests/node_modules/.package-lock.json)
 # The newest interpreter that fits: the one named on the command line, `python3.13`, or one that uv or pyenv keeps.
 PYTHON ?= $(shell sh requirements/find-python)
 
-.PHONY: demo test test-slow bench chaos fuzz mutants supply-chain sbom bench-start check format install lock clean help
+.PHONY: demo test test-slow bench chaos proof fuzz mutants supply-chain sbom bench-start check format install lock clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -28,6 +28,9 @@ bench: $(READY) ## quartsse beside every peer that is installed (ARGS=--quick)
 
 chaos: $(READY) ## two instances and 120 readers under random faults, then a verdict (SECONDS=600 SEED=7)
 	$(BIN)/python -m tests.proof.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+proof: $(READY) $(FROM_NPM) ## every attack and proof but the mutants: web platform, exhaustion, conformance, frames, fuzzing
+	$(BIN)/python -m pytest -q -rs tests/proof $(ARGS)
 
 fuzz: $(READY) ## ten thousand malformed requests against a running service (ARGS="COUNT SEED")
 	$(BIN)/python -m tests.proof.fuzz $(ARGS)
