@@ -7,20 +7,16 @@ import pytest
 from quartsse.client import (
     stream,
 )
-from tests.adversary import Adversary, Ending, Seen, Step, block, chunked, gzipped, head
-from tests.client.pieces import CHUNKED
+from tests.adversary import Adversary, Ending, Seen, Step, block, head
+from tests.client.history import CODINGS, EXPECTED, cut_where_the_path_says, longest, update, whole_answer
 from tests.client.reading import Instant, reading, take
-
-
-def update(item: str, says: str, place: int) -> bytes:
-    return block(f"{item}{says}@{place}", event="sentiment_update", event_id=f"evt_{item}-{says}.i.{place}.0")
 
 
 async def test_an_update_that_says_what_its_item_said_last_is_dropped() -> None:
     before = update("x", "1", 1) + update("y", "1", 2) + update("x", "2", 3)
     after = update("x", "2", 9) + update("y", "1", 9) + update("x", "1", 10) + update("y", "2", 11)
     async with reading([head(), before], [head(), after]) as (events, _):
-        assert await take(events, 5) == ["x1@1", "y1@2", "x2@3", "x1@10", "y2@11"]
+        assert await take(events, 5) == ['"x1@1"', '"y1@2"', '"x2@3"', '"x1@10"', '"y2@11"']
         assert events.repeats == 2
 
 
@@ -42,42 +38,17 @@ async def test_the_memory_for_repeats_is_bounded_and_forgets_the_longest_unheard
     sent = [("x", "1"), ("y", "1"), ("x", "1"), ("z", "1"), ("x", "1"), ("y", "1")]
     content = b"".join(update(item, says, place) for place, (item, says) in enumerate(sent))
     async with reading([head(), content, Ending.SILENCE], remember=2) as (events, _):
-        assert await take(events, 4) == ["x1@0", "y1@1", "z1@3", "y1@5"]
+        assert await take(events, 4) == ['"x1@0"', '"y1@1"', '"z1@3"', '"y1@5"']
 
 
 # --- cut anywhere ---------------------------------------------------------------------------------------------------
 
-HISTORY = [("x", "1"), ("y", "1"), ("x", "2"), ("z", "1"), ("x", "1"), ("y", "3")]
-UPDATES = [update(item, says, place) for place, (item, says) in enumerate(HISTORY)]
-EXPECTED = [f"{item}{says}@{place}" for place, (item, says) in enumerate(HISTORY)]
-
-
-def whole_answer(seen: Seen, coding: str) -> bytes:
-    """What a server owes this client: all after its place, and, as after a change of instance, the last one again."""
-    place = int(seen.last_event_id.split(".")[2]) if seen.last_event_id else 0
-    contents = [b"retry: 1\n:\n\n", *UPDATES[place:]]
-    if coding == "close":
-        return head() + b"".join(contents)
-    if coding == "gzip":
-        return head(Content_Encoding="gzip", **CHUNKED) + chunked(gzipped(contents))
-    return head(**CHUNKED) + chunked(contents)
-
 
 @pytest.mark.parametrize("ending", [[], [Ending.RESET]], ids=["closed", "reset"])
-@pytest.mark.parametrize("coding", ["chunked", "close", "gzip"])
+@pytest.mark.parametrize("coding", CODINGS)
 async def test_a_connection_cut_at_any_byte_costs_no_event_and_repeats_none(coding: str, ending: list[Step]) -> None:
-    longest = len(whole_answer(Seen("", {}), coding))
-    first: set[str] = set()
-
-    def script(seen: Seen) -> Sequence[Step]:
-        answer = whole_answer(seen, coding)
-        if seen.target in first:
-            return [answer, Ending.SILENCE]
-        first.add(seen.target)
-        return [answer[: int(seen.target.rpartition("/")[2])], *ending]
-
-    async with Adversary(script) as server:
-        for cut in range(longest + 1):
+    async with Adversary(cut_where_the_path_says(coding, ending)) as server:
+        for cut in range(longest(coding) + 1):
             async with stream(f"{server.url}/{cut}", options=Instant().options()) as events:
                 assert await take(events, len(EXPECTED)) == EXPECTED, cut
 
