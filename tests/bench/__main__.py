@@ -1,6 +1,6 @@
 """The bench: the same workloads for quartsse and for every peer that is installed. `make bench` runs it.
 
-python -m tests.bench [--servers quartsse,floor,…] [--streams 100,1000,…] [--seconds 8] [--quick]
+python -m tests.bench [--servers quartsse,floor,…] [--streams 100,1000,…] [--seconds 8] [--quick] [--turns 5]
 """
 
 import argparse
@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -21,12 +22,11 @@ from typing import Any
 
 from tests.bench.listening import Load
 from tests.bench.machine import cpu_seconds, memory_kib
-from tests.bench.servers import BUILD, SERVERS, Quartsse, Server, compiled
+from tests.bench.servers import BUILD, FILTERS, SERVERS, Filtered, Quartsse, Server, compiled
 from tests.bench.tables import tables
 
 IN_FLIGHT = 8
 BATCHES = (5, 50)
-FILTERS = 500
 REST_SECONDS = 30.0
 """A heartbeat, and a comment between two of them, are part of it."""
 
@@ -85,6 +85,20 @@ class Run:
                     self._measure(load, name, 1, start)
         return self.results
 
+    def turns(self, stack: ExitStack) -> "Turns":
+        """Start the server and open its streams, to be measured in turns with others."""
+        stack.enter_context(self.server)
+        self._alone()
+        return Turns(self, stack.enter_context(self._readers(self.streams)))
+
+    def turn(self, load: Load, events: int) -> tuple[dict[str, Any], list[float]]:
+        """Ticks for a while, and then nothing; what arrived, and the CPU of each second without what the feed takes."""
+        ours = isinstance(self.server, Quartsse)
+        figures, seconds = self._ticks(load, events, partial(self._shared, events) if ours else None)
+        if isinstance(self.server, Quartsse):
+            self.server.rest()
+        return figures, [max(0.0, second - self._feed.get(str(events), 0.0)) for second in seconds]
+
     def _readers(self, count: int) -> Load:
         server = self.server
         return Load(compiled("load"), server.port, count, server.paths, gzip=server.gzip)
@@ -141,6 +155,11 @@ class Run:
 
         The median second's CPU is what counts: what else runs on the machine makes single ones dearer.
         """
+        figures, seconds = self._ticks(load, events, start)
+        return figures | {"cpu_of_a_second": median(seconds)}
+
+    def _ticks(self, load: Load, events: int, start: Callable[[], None] | None) -> tuple[dict[str, Any], list[float]]:
+        """The same, and the CPU of each second."""
         if start is not None:
             start()
             time.sleep(1.5)
@@ -153,7 +172,7 @@ class Run:
             used.append(cpu_seconds(self.server.pid))
         seconds = [after - before for before, after in pairwise(used)]
         figures: dict[str, Any] = {"seconds": time.monotonic() - began, "cpu_seconds": used[-1] - used[0]}
-        return figures | {"cpu_of_a_second": median(seconds)} | load.report()
+        return figures | load.report(), seconds
 
     def _saturated(self, load: Load) -> None:
         """As many events as go through, with at most eight on their way."""
@@ -190,18 +209,60 @@ class Run:
         print(f"{self.server.name:18} {self.streams:6} {workload:20} {json.dumps(shown)}", flush=True)
 
 
+@dataclass(slots=True)
+class Turns:
+    """A server that is measured in turns with others, so that what else runs on the machine meets them all alike."""
+
+    run: Run
+    load: Load
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+    last: dict[int, list[float]] = field(default_factory=dict)
+    sent: dict[int, list[int]] = field(default_factory=dict)
+
+    def take(self, events: int) -> None:
+        """One turn, with so many events in a tick."""
+        figures, seconds = self.run.turn(self.load, events)
+        self.seconds.setdefault(events, []).extend(seconds)
+        self.last.setdefault(events, []).append(figures["last_ms"])
+        self.sent.setdefault(events, []).append(round(figures["bytes"] / max(1, figures["events"])))
+        if figures["gaps"] or figures["repeats"] or figures["lost"]:
+            raise RuntimeError(f"{self.run.server.name}: {figures}")
+
+    def results(self) -> list[Result]:
+        """The medians of all turns."""
+        return [
+            Result(
+                self.run.server.name,
+                f"in turns, {events} in a tick",
+                self.run.streams,
+                {
+                    "cpu_us": round(1e6 * median(seconds) / self.run.streams / events, 3),
+                    "last_ms": round(median(self.last[events]), 3),
+                    "bytes_per_event": median(self.sent[events]),
+                },
+            )
+            for events, seconds in self.seconds.items()
+        ]
+
+
 def main() -> int:
     """Run what was asked for, print the tables, and keep everything in `build/bench/`."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--servers", default=",".join(SERVERS), help="which of them, separated by commas")
+    everyone = ",".join(name for name in SERVERS if name != Filtered.name)
+    parser.add_argument("--servers", default=everyone, help="which of them, separated by commas")
     parser.add_argument("--streams", default="100,1000,10000,18000")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
     parser.add_argument("--quick", action="store_true", help="1,000 streams, three seconds, quartsse and the floor")
+    parser.add_argument("--turns", type=int, default=0, help="so many rounds in which all take turns, paced ticks only")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all that was started is ended
     if asked.quick:
         asked.servers, asked.streams, asked.seconds = "floor,quartsse", "1000", 3.0
-    results = run(asked.servers.split(","), [int(count) for count in asked.streams.split(",")], asked.seconds)
+    names, counts = asked.servers.split(","), [int(count) for count in asked.streams.split(",")]
+    if asked.turns:
+        results = [each for count in counts for each in in_turns(names, count, asked.turns, asked.seconds)]
+    else:
+        results = run(names, counts, asked.seconds)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
     path = BUILD / f"{stamp}.json"
@@ -230,6 +291,18 @@ def run(names: list[str], streams: list[int], seconds: float) -> list[Result]:
             except (RuntimeError, OSError, Empty) as error:
                 print(f"{name:18} {count:6} broke down: {error}", flush=True)
     return results
+
+
+def in_turns(names: list[str], count: int, rounds: int, seconds: float) -> list[Result]:
+    """Every server with so many streams, all open at once, measured one after the other, again and again."""
+    with ExitStack() as stack:
+        taking = [Run(SERVERS[name](), count, seconds).turns(stack) for name in names if SERVERS[name].most >= count]
+        for events in (1, *BATCHES) if count <= 1000 else (1,):
+            for _ in range(rounds):
+                for each in taking:
+                    if events == 1 or not isinstance(each.run.server, Filtered):
+                        each.take(events)
+        return [result for each in taking for result in each.results()]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tests.processes import free_port
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 BUILD = ROOT / "build" / "bench"
+FILTERS = 500
 DATA = 244
 """Bytes of data that make a peer's event about as long on the wire as ours."""
 
@@ -152,6 +153,17 @@ class Compressed(Quartsse):
 
     name = "quartsse-gzip"
     gzip = True
+
+
+class Filtered(Quartsse):
+    """Ours, where every second reader has a filter of its own, and each tick an event for each filter."""
+
+    name = "quartsse-500-filters"
+    paths: Sequence[str] = tuple(f"/api/v2/stream?tickers=O{number}" for number in range(FILTERS))
+
+    def pace(self, seconds: float, events: int) -> None:
+        """Whatever is asked for: an event for each reader."""
+        self.own(seconds)
 
 
 class NginxGzip(Quartsse):
@@ -435,6 +447,7 @@ SERVERS: dict[str, type[Server]] = {
         SseStarlette,
         PlainQuart,
         Ordinary,
+        Filtered,
         NginxGzip,
     )
 }

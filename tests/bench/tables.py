@@ -12,10 +12,12 @@ PACED = {
     "last_ms": "last ms",
     "bytes_per_event": "bytes",
 }
+TURNS = {"cpu_us": "CPU µs", "last_ms": "last ms", "bytes_per_event": "bytes"}
 COLUMNS = {
     "one a second": PACED,
     "5 in a tick": PACED,
     "50 in a tick": PACED,
+    **{f"in turns, {events} in a tick": TURNS for events in (1, 5, 50)},
     "saturation": {"deliveries_per_second": "deliveries/s", "cpu_us": "CPU µs", "p99_ms": "p99 ms"},
     "opening": {"cpu_ms_per_connect": "CPU ms", "memory_kib_per_stream": "KiB a stream", "memory_kib": "KiB in all"},
     "at rest": {"core_percent": "% of a core", "memory_kib": "KiB in all"},

@@ -11,9 +11,8 @@ import time
 
 from tests.bench.listening import Load
 from tests.bench.machine import cpu_seconds
-from tests.bench.servers import Quartsse, compiled
+from tests.bench.servers import FILTERS, Quartsse, compiled
 
-FILTERS = 500
 TICK = 0.05
 MOST = 1.03
 """What it may cost: 3 % of the CPU of a delivery."""
