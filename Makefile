@@ -3,12 +3,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CHECKOV := build/checkov/bin/checkov
 # What the tests take from npm, where that is there; without it they say so and skip.
 FROM_NPM := $(if $(shell command -v npm),tests/node_modules/.package-lock.json)
 # The newest interpreter that fits: the one named on the command line, `python3.13`, or one that uv or pyenv keeps.
 PYTHON ?= $(shell sh requirements/find-python)
 
-.PHONY: demo test test-slow bench chaos proof fuzz mutants supply-chain sbom bench-start check format install lock clean help
+.PHONY: demo test test-slow checkov bench chaos proof fuzz mutants supply-chain sbom bench-start check format install lock clean help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -22,6 +23,16 @@ test: $(READY) $(FROM_NPM) ## every test but the slow tier (ARGS="-k name" to ch
 
 test-slow: $(READY) $(FROM_NPM) ## the long fault and load runs
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+checkov: $(CHECKOV) ## what is known to be unwise in infra/ and the Dockerfile; each exception stands there with its reason
+	@$(CHECKOV) --directory infra --framework terraform cloudformation --skip-download --quiet --compact
+	@$(CHECKOV) --file Dockerfile --framework dockerfile --skip-download --quiet --compact
+
+$(CHECKOV): requirements/checkov.txt
+	@if [ -z "$(PYTHON)" ]; then sh requirements/find-python --explain; exit 1; fi
+	@"$(PYTHON)" -m venv build/checkov
+	@build/checkov/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/checkov.txt
+	@touch $(CHECKOV)
 
 bench: $(READY) ## quartsse beside every peer that is installed (ARGS=--quick)
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -72,6 +83,7 @@ tests/node_modules/.package-lock.json: tests/package-lock.json
 lock: ## make the hashed locks again from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements/base.txt
 	uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --no-header pyproject.toml --extra demo --group dev -o requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --no-header requirements/checkov.in -o requirements/checkov.txt
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
