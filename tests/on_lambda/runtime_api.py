@@ -12,6 +12,7 @@ import asyncio
 import json
 import time
 import uuid
+import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
@@ -93,6 +94,7 @@ class Invocation:
         self._changed = asyncio.Event()
         self._read = 0
         self._rest = ""
+        self._decoder = zlib.decompressobj(31)
 
     @property
     def status(self) -> int:
@@ -126,13 +128,16 @@ class Invocation:
             await self._changed.wait()
 
     async def until(self, name: str, seconds: float = 5) -> list[Fields]:
-        """The events up to the next one of a name. Raises EOFError when the stream ends before it."""
+        """The events up to the next one of a name. Raises EOFError when the stream ends before it.
+
+        What is gzip is read as it comes: a decoder that would have to wait for a later piece finds nothing.
+        """
         found: list[Fields] = []
         async with asyncio.timeout(seconds):
             while True:
                 block, separator, rest = self._rest.partition("\n\n")
                 if not separator:
-                    self._rest += (await self._next_piece()).decode()
+                    self._rest += self._decoded(await self._next_piece()).decode()
                     continue
                 self._rest = rest
                 fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line)
@@ -140,6 +145,9 @@ class Invocation:
                     found.append(fields)
                     if fields["event"] == name:
                         return found
+
+    def _decoded(self, data: bytes) -> bytes:
+        return self._decoder.decompress(data) if self.headers.get("content-encoding") == "gzip" else data
 
     def add(self, data: bytes) -> None:
         """A piece has arrived."""

@@ -1,6 +1,7 @@
 """The service on Lambda: behind the real Web Adapter, in front of a double of the Runtime API."""
 
 import asyncio
+import gzip
 import http.server
 import json
 import sys
@@ -86,6 +87,28 @@ async def test_every_piece_arrives_when_it_is_sent(on_lambda: Start, table: Tabl
         assert invocation.outcome is None
         assert len(invocation.pieces) >= 5
         assert b"heartbeat" in invocation.pieces[0].data
+
+
+async def test_what_is_compressed_can_be_read_the_moment_it_arrives_and_ends_with_a_true_trailer(
+    on_lambda: Start, table: Tables
+) -> None:
+    async with on_lambda(function_timeout=6, SSE_DEADLINE_MARGIN="2") as it:
+        invocation = await opened(it, Accept_Encoding="gzip")
+        assert invocation.headers["content-encoding"] == "gzip"
+        assert "Accept-Encoding" in invocation.headers["vary"]
+        for number in range(3):
+            names = [f"T{number}{other}" for other in range(5)]
+            await asyncio.gather(*(table.put(f"tiingo:{name}", name, sentiment="positive") for name in names))
+            heard: list[str] = []
+            while len(heard) < len(names):
+                events = await invocation.until("sentiment_update", seconds=2 * POLL + 0.5)
+                heard += [data_of(event)["ticker"] for event in events if event["event"] == "sentiment_update"]
+            assert sorted(heard) == names
+        last = (await invocation.until("stream_end"))[-1]
+        assert data_of(last)["reason"] == "deadline"
+        await invocation.answered()
+        assert invocation.outcome == "ok"
+        assert gzip.decompress(invocation.body).count(b"event: sentiment_update") == 15
 
 
 class _NotFound(http.server.BaseHTTPRequestHandler):
