@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from quartsse import __version__
@@ -32,7 +32,7 @@ from quartsse.web.openings import Openings
 from quartsse.web.origins import Cors, Hosts
 from quartsse.web.parts import Parts
 from quartsse.web.pulse import Pulse
-from quartsse.web.server import calm_the_collector, run_server, stop_at_signals
+from quartsse.web.server import calm_the_collector, growing, run_server, stop_at_signals
 from quartsse.web.stream import Streams, empty_context
 from quartsse.web.tickets import Tickets
 
@@ -46,7 +46,7 @@ async def serve(settings: Settings, sock: socket.socket) -> None:
     """
     meter = None if settings.metrics == "off" else Meter()
     tracer = XRay(on_lambda=settings.on_lambda) if settings.tracing == "xray" else None
-    parts = make_parts(settings, meter=meter, tracer=tracer)
+    parts = make_parts(settings, meter=meter, tracer=tracer, loading=growing)
     private = make_private(settings, parts)
     stop = stop_at_signals()
     tasks = [_background(parts.poller.run(), "poller"), _background(parts.pulse.run(), "pulse")]
@@ -78,8 +78,12 @@ def make_parts(
     source: Callable[[Window], Source] | None = None,
     meter: Meter | None = None,
     tracer: Tracer | None = None,
+    loading: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Parts:
-    """The parts of a service with these settings; `source` makes another source than DynamoDB. Needs a running loop."""
+    """The parts of a service with these settings. Needs a running loop.
+
+    `source` makes another source than DynamoDB; `loading` is held while the window is read for the first time.
+    """
     clock, loop = Clock(), asyncio.get_running_loop()
     telemetry, spans = meter or Telemetry(), tracer or Tracer()
     nobody = empty_context()
@@ -102,6 +106,7 @@ def make_parts(
         clock=clock,
         telemetry=telemetry,
         tracer=spans,
+        loading=loading,
     )
     slots = Slots(
         settings.max_connections,

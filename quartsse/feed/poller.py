@@ -5,7 +5,7 @@ import logging
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import batched
 from statistics import quantiles
@@ -62,6 +62,7 @@ class Poller:
 
     Never two reads at once. A failed read publishes nothing, is told in the state, and is tried again after a pause
     with full jitter. After a gap (nobody attended, or the process was frozen) the window is read whole, at once.
+    `loading` is held while that is done for the first time, when nearly all that is made stays.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Poller:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         telemetry: Telemetry | None = None,
         tracer: Tracer | None = None,
+        loading: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.window = window
+        self._loading = loading
         self._source = source
         self._hub = hub
         self._interval = interval
@@ -207,7 +210,8 @@ class Poller:
         self._read += 1
         span = self._tracer.poll()
         try:
-            await self._read_once()
+            with nullcontext() if self.loaded else self._loading():
+                await self._read_once()
         except SourceError as error:
             self._tracer.end(span, failed=True)
             return self._failed(error)

@@ -21,7 +21,7 @@ from quartsse.feed.query import QuerySource
 from quartsse.feed.window import Window
 from quartsse.hub.hub import Hub
 from quartsse.tools.emulator import environment
-from quartsse.web.server import calm_the_collector
+from quartsse.web.server import calm_the_collector, growing
 
 STEP = 0.001
 
@@ -30,7 +30,7 @@ def parts(budget: float, interval: float) -> tuple[Poller, Window]:
     """The feed as the service puts it together."""
     window = Window()
     source = QuerySource(lazily(client), "news", "by_sentiment", budget=budget, population=window)
-    return Poller(source, window, Hub(), interval=interval), window
+    return Poller(source, window, Hub(), interval=interval, loading=growing), window
 
 
 async def holds(done: asyncio.Event) -> list[float]:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -413,3 +415,26 @@ async def test_the_totals_are_shared_by_those_who_ask_within_a_second(time: Time
         assert poller.totals() is one
         await time.pass_by(0.6)
         assert poller.totals() is not one
+
+
+async def test_the_first_good_read_is_loading_and_so_are_those_that_fail_before_it(time: Time) -> None:
+    held: list[str] = []
+
+    @contextmanager
+    def loading() -> Iterator[None]:
+        try:
+            yield
+        except SourceError:
+            held.append("failed")
+            raise
+        held.append("loaded")
+
+    source = Script(time, item("a:1"))
+    source.failure = DOWN
+    async with polling(source, time, loading=loading):
+        assert held == ["failed"]
+        source.failure = None
+        await time.pass_by(60)
+        assert held[-1] == "loaded"
+        assert set(held[:-1]) == {"failed"}
+        assert len(source.reads) > len(held) + 10
