@@ -7,4 +7,6 @@ const stream = connect(url, { mode: "fetch", ...options });
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 stream.on("event", (data, { type, id, polled = false }) => say({ event: type, id, data, polled }));
 stream.on("repeat", (data, { id }) => say({ repeat: id }));
-stream.on("state", ({ name, reason, polling }) => say({ state: name, reason, polling }));
+stream.on("state", ({ name, reason, polling, retryAt }) => {
+  say({ state: name, reason, polling, wait: retryAt && retryAt - Date.now() });
+});

@@ -7,6 +7,8 @@ import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from quartsse.feed.configurations import Saved
 from quartsse.web.auth import User
-from tests.adversary import Adversary, Ending, Step, block, head
+from tests.adversary import Adversary, Ending, Seen, Step, block, head, singly
 from tests.web.serving import item, serving
 
 READER = Path(__file__).with_name("reader.mjs")
@@ -74,7 +76,8 @@ async def test_while_the_server_is_full_it_polls_and_says_so() -> None:
         async with reading(f"http://127.0.0.1:{service.port}/api/v2/stream", tickers="*") as until:
             polled = await until(lambda line: line.get("event") == "sentiment_update")
     assert polled[-1]["polled"]
-    assert {"state": "full", "reason": "connection_limit", "polling": True} in polled
+    told = {(line["state"], line["reason"], line["polling"]) for line in polled if "state" in line}
+    assert ("full", "connection_limit", True) in told
 
 
 async def test_a_repeat_is_dropped_and_an_id_of_another_server_is_none() -> None:
@@ -88,3 +91,87 @@ async def test_a_repeat_is_dropped_and_an_id_of_another_server_is_none() -> None
     ids = [line["id"] for line in lines if line.get("event") == "sentiment_update"]
     assert ids == ["evt_x-1.a", "evt_x-2.c", "evt_x-1.d", "17", "17"]
     assert [line["repeat"] for line in lines if "repeat" in line] == ["evt_x-1.b"]
+
+
+def refused(**headers: str) -> bytes:
+    body = b'{"detail":"Not now"}'
+    return (
+        head("503 Service Unavailable", content_type="application/json", Content_Length=str(len(body)), **headers)
+        + body
+    )
+
+
+@pytest.mark.parametrize("said", ["seconds", "a date", "nonsense"])
+async def test_retry_after_is_obeyed_as_seconds_and_as_a_date(said: str) -> None:
+    words = {"seconds": "7", "a date": format_datetime(datetime.now(UTC) + timedelta(seconds=8), usegmt=True)}
+    async with Adversary([refused(Retry_After=words.get(said, "soon"))]) as server, reading(server.url) as until:
+        lines = await until(lambda line: line.get("reason") == "Not now")
+    wait = lines[-1]["wait"] / 1000
+    assert (0 < wait < 0.1) if said == "nonsense" else (6 < wait < 10)
+
+
+async def test_a_block_without_data_says_where_one_is() -> None:
+    first = [head(), block("{}", event="heartbeat", event_id="evt_a.1") + b"id: evt_b.2\n\n"]
+    async with Adversary(first, [head(), Ending.SILENCE]) as server, reading(server.url) as until:
+        await until(lambda line: line.get("reason") == "Connection lost")
+        async with asyncio.timeout(5):
+            while len(server.requests) < 2:
+                await asyncio.sleep(0.01)
+    assert "last_event_id=evt_b.2" in server.requests[1].target
+
+
+async def test_a_stream_that_goes_silent_is_left_and_opened_again() -> None:
+    mute: list[Step] = [head(), block("{}", event="heartbeat"), Ending.SILENCE]
+    async with Adversary(mute) as server, reading(server.url, silence=400) as until:
+        await until(lambda line: line.get("state") == "live")
+        lines = await until(lambda line: line.get("reason", "").startswith("Nothing heard"))
+        await until(lambda line: line.get("state") == "live")
+    assert lines[-1]["state"] == "reconnecting"
+    assert len(server.requests) >= 2
+
+
+async def test_an_event_without_an_end_is_given_up_before_it_fills_the_memory() -> None:
+    endless: list[Step] = [head(), block("{}", event="heartbeat"), b"data: ", *[b"x" * (1 << 20)] * 17, Ending.SILENCE]
+    async with Adversary(endless) as server, reading(server.url) as until:
+        lines = await until(lambda line: line.get("reason") == "An event is too large")
+    assert [line["event"] for line in lines if "event" in line] == ["heartbeat"]
+
+
+async def test_after_three_failures_it_polls_and_comes_back_to_the_stream_by_itself() -> None:
+    snapshot = json.dumps({"id": "evt_s.9", "feed": "live", "metrics": {"total": 3}, "sentiment_updates": []}).encode()
+
+    def script(seen: Seen) -> list[Step]:
+        if "/snapshot" in seen.target:
+            return [head(content_type="application/json", Content_Length=str(len(snapshot))) + snapshot]
+        tried = sum("/snapshot" not in other.target for other in server.requests)
+        return (
+            [head(), block("{}", event="heartbeat", event_id="evt_h.1"), Ending.SILENCE] if tried > 6 else [refused()]
+        )
+
+    async with Adversary(script) as server, reading(server.url, maxDelay=200) as until:
+        polled = await until(lambda line: line.get("event") == "metrics")
+        assert (polled[-1]["polled"], polled[-1]["data"]) == (True, {"total": 3})
+        assert [line["polling"] for line in polled if "state" in line][-1]
+        back = await until(lambda line: line.get("state") == "live")
+        assert not back[-1]["polling"]
+    streams = [seen for seen in server.requests if "/snapshot" not in seen.target]
+    assert "last_event_id=evt_s.9" in streams[-1].target, "it goes on from the snapshot"
+    assert len(streams) == 7
+
+
+async def test_what_is_no_event_stream_ends_it_for_good() -> None:
+    async with Adversary([head(content_type="text/html", Content_Length="2") + b"hi"]) as server:
+        async with reading(server.url) as until:
+            lines = await until(lambda line: line.get("state") == "closed")
+        assert lines[-1]["reason"] == "Not an event stream: text/html"
+        assert len(server.requests) == 1
+
+
+async def test_every_byte_in_a_packet_of_its_own_is_the_same_stream() -> None:
+    content = block('"é✓😀"', event="metrics", event_id="1") + b"event: heartbeat\r\nid: 2\r\ndata: 1\r\r\n"
+    async with Adversary([head(), *singly(content), Ending.SILENCE]) as server, reading(server.url) as until:
+        lines = await until(lambda line: line.get("event") == "heartbeat")
+    assert [(line["event"], line["id"], line["data"]) for line in lines if "event" in line] == [
+        ("metrics", "1", "é✓😀"),
+        ("heartbeat", "2", 1),
+    ]

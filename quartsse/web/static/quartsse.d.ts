@@ -149,6 +149,11 @@ export declare class Stream {
 }
 
 export declare class Parser {
-  constructor(onFrame: (frame: { type: string; id: string; data: string }) => void, onRetry?: (ms: number) => void);
+  constructor(
+    onFrame: (frame: { type: string; id: string; data: string }) => void,
+    onRetry?: (ms: number) => void,
+    /** Called for a block without data: it says no more than where one is. */
+    onId?: (id: string) => void,
+  );
   feed(text: string): void;
 }

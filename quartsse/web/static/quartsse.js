@@ -30,6 +30,7 @@ const DEFAULTS = {
 
 const limit = () => AbortSignal.timeout(15000); // for what is no stream
 
+const LONGEST = 16 * 2 ** 20; // characters of one event; a stream without an end of line would fill the memory
 const REMEMBERED = 20000; // identities kept to recognise repeats; the oldest goes first
 
 /** Opens a stream; it lives until `close()`. */
@@ -118,6 +119,7 @@ export class Stream {
     const on = {
       frame: current((frame) => this.#frame(frame)),
       retry: current((ms) => (this.#retry = ms)),
+      id: current((id) => id && (this.#lastEventId = id)),
       failed: current((failure) => this.#failed(failure)),
     };
     try {
@@ -333,23 +335,26 @@ function overFetch(url, on, { fetch, headers, withCredentials }) {
     if (!answer.ok) return on.failed(await failureOf(answer));
     if (!type.startsWith("text/event-stream"))
       return on.failed({ reason: `Not an event stream: ${type}`, fatal: true });
-    const parser = new Parser(on.frame, on.retry);
+    const parser = new Parser(on.frame, on.retry, on.id);
     const reader = answer.body.pipeThrough(new TextDecoderStream("utf-8", { ignoreBOM: true })).getReader();
     for (let part = await reader.read(); !part.done; part = await reader.read()) parser.feed(part.value);
     on.failed({ reason: "Connection lost" });
   };
-  read().catch(() => on.failed({ reason: "Connection lost" }));
+  read().catch((error) => on.failed({ reason: error instanceof RangeError ? error.message : "Connection lost" }));
   return () => controller.abort();
 }
 
 async function failureOf(answer) {
   const { status } = answer;
-  const seconds = Number(answer.headers.get("Retry-After")) || 0;
+  const seconds = secondsOf(answer.headers.get("Retry-After"));
   const passing = (status >= 500 && status !== 501) || status === 408 || status === 425 || status === 429;
   const body = parse(await answer.text().catch(() => ""));
   const name = status === 429 || body?.max_connections !== undefined ? "full" : undefined;
   return { name, status, reason: body?.detail ?? statusLine(answer), retryAfter: seconds, fatal: !passing };
 }
+
+/** Seconds in a Retry-After, which may be a date (RFC 9110, section 10.2.3); 0 for what is neither. */
+const secondsOf = (text) => Math.max(0, Number(text ?? "") || (Date.parse(text) - Date.now()) / 1000 || 0);
 
 const statusLine = (answer) => `The server answered ${answer.status} ${answer.statusText}`.trim();
 
@@ -357,16 +362,19 @@ const statusLine = (answer) => `The server answered ${answer.status} ${answer.st
 export class Parser {
   #onFrame;
   #onRetry;
+  #onId;
   #rest = "";
   #started = false;
   #afterCr = false;
   #type = "";
   #data = [];
+  #length = 0;
   #id = "";
 
-  constructor(onFrame, onRetry = () => {}) {
+  constructor(onFrame, onRetry = () => {}, onId = () => {}) {
     this.#onFrame = onFrame;
     this.#onRetry = onRetry;
+    this.#onId = onId;
   }
 
   feed(text) {
@@ -381,6 +389,7 @@ export class Parser {
     const lines = (this.#rest + text).split(/\r\n|\n|\r/);
     this.#rest = lines.pop();
     for (const line of lines) this.#line(line);
+    if (this.#rest.length + this.#length > LONGEST) throw new RangeError("An event is too large");
   }
 
   #line(line) {
@@ -390,8 +399,10 @@ export class Parser {
     const field = colon < 0 ? line : line.slice(0, colon);
     const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1);
     if (field === "event") this.#type = value;
-    else if (field === "data") this.#data.push(value);
-    else if (field === "id" && !value.includes("\0")) this.#id = value;
+    else if (field === "data") {
+      this.#data.push(value);
+      this.#length += value.length;
+    } else if (field === "id" && !value.includes("\0")) this.#id = value;
     else if (field === "retry" && /^\d+$/.test(value)) this.#onRetry(Number(value));
   }
 
@@ -400,7 +411,9 @@ export class Parser {
     const empty = this.#data.length === 0;
     this.#type = "";
     this.#data = [];
-    if (!empty) this.#onFrame(frame);
+    this.#length = 0;
+    if (empty) this.#onId(this.#id); // a block without data says no more than where one is
+    else this.#onFrame(frame);
   }
 }
 
