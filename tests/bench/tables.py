@@ -12,7 +12,7 @@ PACED = {
     "last_ms": "last ms",
     "bytes_per_event": "bytes",
 }
-TURNS = {"cpu_us": "CPU µs", "last_ms": "last ms", "bytes_per_event": "bytes"}
+TURNS = {"cpu_us": "CPU µs", "cpu_us_with_feed": "with feed", "last_ms": "last ms", "bytes_per_event": "bytes"}
 COLUMNS = {
     "one a second": PACED,
     "5 in a tick": PACED,

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, async_playwright, expect
+from playwright.async_api import Browser, Route, async_playwright, expect
 
 from quartsse.tools import emulator
 from tests.docs.blocks import ROOT, RUNNABLE, Block, blocks, marked
@@ -31,7 +31,7 @@ ELSEWHERE = {
     "plan": "tests/infra/test_docs.py",
 }
 """How a block is run that is run by other tests, and where they read it."""
-HERE = {"reads", "page", "newcomer table", "newcomer serve", "newcomer page", "newcomer item"}
+HERE = {"reads", "page", "react", "newcomer table", "newcomer serve", "newcomer page", "newcomer item"}
 SECONDS = 15.0
 
 needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="Chromium is not installed: apt-get install chromium")
@@ -104,6 +104,79 @@ async def test_what_belongs_in_a_page_reads_there(block: Block, serve: Serve, ta
     await page.route("**/snippet", lambda route: route.fulfill(body=body, content_type="text/html"))
     async with page.expect_console_message(lambda message: "AAPL" in message.text, timeout=SECONDS * 1000):
         await page.goto(f"{served.url}/snippet")
+
+
+REACT = [ROOT / "tests" / "node_modules" / name / "umd" / f"{name}.development.js" for name in ("react", "react-dom")]
+APP = """
+<!doctype html>
+<script type="importmap">{ "imports": { "react": "/react.js" } }</script>
+<script src="/react-umd.js"></script>
+<script src="/react-dom-umd.js"></script>
+<div id="root"></div>
+<script type="module">
+  import { useSentiment } from "/hook.js";
+
+  const { createElement, StrictMode, useState } = React;
+
+  function Tickers({ tickers }) {
+    const { state, updates } = useSentiment(tickers);
+    return createElement("p", { id: "seen" }, `${state} ${Object.keys(updates).sort().join(" ")}`);
+  }
+
+  function App() {
+    const [tickers, setTickers] = useState(["AAPL"]);
+    window.show = setTickers;
+    return tickers.length ? createElement(Tickers, { tickers }) : createElement("p", { id: "seen" }, "nothing");
+  }
+
+  ReactDOM.createRoot(document.querySelector("#root")).render(createElement(StrictMode, null, createElement(App)));
+</script>
+"""
+
+
+@needs_chromium
+@pytest.mark.skipif(not all(path.exists() for path in REACT), reason="React is not installed: npm ci --prefix tests")
+@pytest.mark.parametrize("block", marked("react"), ids=str)
+async def test_the_hook_opens_one_stream_and_closes_it(
+    block: Block, serve: Serve, table: Tables, browser: Browser
+) -> None:
+    await table.put("tiingo:1", "AAPL", sentiment="positive")
+    await table.put("tiingo:2", "MSFT", sentiment="negative")
+    served = await asyncio.to_thread(serve, SSE_POLL_INTERVAL="0.3")
+    files = {
+        "app": (APP, "text/html"),
+        "hook.js": (block.text, "text/javascript"),
+        "react.js": ("export const { useEffect, useState } = window.React;", "text/javascript"),
+        "react-umd.js": (REACT[0].read_text(), "text/javascript"),
+        "react-dom-umd.js": (REACT[1].read_text(), "text/javascript"),
+    }
+    page = await browser.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    for name, (body, kind) in files.items():
+        await page.route(f"**/{name}", partial(_fulfill, body=body, kind=kind))
+
+    async def streams() -> int:
+        answer = await page.request.get(f"{served.url}/api/v2/stream/status")
+        return int((await answer.json())["connections"])
+
+    await page.goto(f"{served.url}/app")
+    seen = page.locator("#seen")
+    await expect(seen).to_have_text("live AAPL")
+    assert await streams() == 1, "what StrictMode mounted first has been closed"
+    await page.evaluate("show(['AAPL', 'MSFT'])")
+    await expect(seen).to_have_text("live AAPL MSFT")
+    await page.evaluate("show([])")
+    await expect(seen).to_have_text("nothing")
+    async with asyncio.timeout(5):
+        while await streams():
+            await asyncio.sleep(0.05)
+    assert errors == []
+
+
+async def _fulfill(route: Route, *, body: str, kind: str) -> None:
+    await route.fulfill(body=body, content_type=kind)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import gzip
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import quartsse.web
 STATIC = Path(quartsse.web.__file__).parent / "static"
 SCRIPTS = sorted(path for path in STATIC.rglob("*.js") if "vendor" not in path.parts)
 OURS = [*SCRIPTS, STATIC / "quartsse.d.ts", STATIC / "page.css", STATIC / "index.html", STATIC / "icon.svg"]
+TSC = Path(__file__).parents[1] / "node_modules" / "typescript" / "bin" / "tsc"
 SVG_NAMESPACE = "http://www.w3.org/2000/svg"
 
 # What gets past `default-src 'self'`'s spirit even where the policy would stop it: text taken for markup or code.
@@ -167,6 +170,15 @@ def test_options_and_their_types_have_the_same_names() -> None:
     defaults = set(re.findall(r"^  (\w+):", text.split("const DEFAULTS = {", 1)[1].split("};", 1)[0], re.MULTILINE))
     typed = (STATIC / "quartsse.d.ts").read_text().split("interface Options {", 1)[1].split("\n}", 1)[0]
     assert set(re.findall(r"^  (\w+)\?:", typed, re.MULTILINE)) == defaults | {"fetch", "EventSource"}
+
+
+@pytest.mark.skipif(not TSC.exists() or shutil.which("node") is None, reason="no tsc: npm ci --prefix tests")
+def test_the_types_are_what_a_program_in_typescript_needs() -> None:
+    strictly = ["--strict", "--noUncheckedIndexedAccess", "--exactOptionalPropertyTypes", "--noEmit"]
+    today = ["--target", "es2022", "--module", "esnext", "--moduleResolution", "bundler"]
+    command = ["node", str(TSC), *strictly, *today, str(Path(__file__).with_name("client_types.ts"))]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
 
 
 def test_uplot_comes_with_its_licence() -> None:

@@ -95,8 +95,8 @@ export interface State {
 }
 
 export interface Options {
-  /** Symbols, or "*" for all; without it no `sentiment_update`s are sent. */
-  tickers?: readonly string[] | "*";
+  /** Symbols, as a list or with commas between, or "*" for all; without it no `sentiment_update`s are sent. */
+  tickers?: readonly string[] | string;
   /** "auto", the default, takes fetch where there are headers or no EventSource. */
   mode?: "auto" | "eventsource" | "fetch";
   headers?: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>);

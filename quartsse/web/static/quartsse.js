@@ -13,7 +13,7 @@
 export const EVENTS = ["heartbeat", "metrics", "sentiment_update", "configuration", "resume", "stream_end"];
 
 const DEFAULTS = {
-  tickers: undefined, // a list, "*", or nothing for none
+  tickers: undefined, // a list, text with commas, "*", or nothing for none
   mode: "auto", // "eventsource", "fetch"; "auto" takes fetch where there are headers or no EventSource
   headers: undefined, // an object, or an async function that gives one for each request; fetch mode only
   ticket: undefined, // an async function that gives a fresh ticket for each connection
