@@ -104,6 +104,7 @@ async def test_the_page_survives_a_restart_of_the_service(serve: Serve, table: T
     await expect(page.get_by_test_id("banner")).to_contain_text("as of")
     await expect(page.locator("body")).to_have_attribute("data-fresh", "no")
     await expect(page.get_by_test_id("history-readout")).to_contain_text("1 positive")
+    await assert_accessible(page)
     await table.put("tiingo:2", "MSFT", sentiment="positive")
     await asyncio.to_thread(serve, PORT=port, **PAGE)
     await expect(pill(page)).to_have_attribute("data-state", "live", timeout=30_000)
@@ -122,6 +123,7 @@ async def test_a_full_server_is_shown_as_full_and_tried_again(serve: Serve, page
     await expect(pill(page)).to_contain_text(re.compile(r"trying again in \d+ s"))
     await expect(page.get_by_test_id("banner")).to_contain_text("polled")
     await expect(page.get_by_test_id("total")).to_have_text("0")
+    await assert_accessible(page)
     await first.close()
     await page.get_by_test_id("retry-now").click()
     await expect(pill(page)).to_have_attribute("data-state", "live")
@@ -137,6 +139,7 @@ async def test_a_feed_that_hangs_is_stale_and_the_data_dimmed(serve: Serve, tabl
         await expect(page.get_by_test_id("banner")).to_contain_text("cannot be read")
         await expect(page.locator("body")).to_have_attribute("data-fresh", "no")
         await expect(page.get_by_test_id("operator-feed")).to_have_text("stale")
+        await assert_accessible(page)
         proxy.fault = None
         await expect(pill(page)).to_have_attribute("data-state", "live", timeout=20_000)
 
@@ -364,6 +367,13 @@ async def test_axe_finds_nothing_in_any_view_or_state(
     found["offline"] = await violations(page)
     assert not {state: said for state, said in found.items() if said}
     await page.close()
+
+
+async def assert_accessible(page: Page) -> None:
+    """What axe finds in the state that a page is in: nothing."""
+    await page.emulate_media(reduced_motion="reduce")
+    await page.evaluate(AXE.read_text(encoding="utf-8"))
+    assert not await violations(page)
 
 
 async def violations(page: Page) -> list[str]:
