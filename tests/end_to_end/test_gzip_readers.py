@@ -271,7 +271,7 @@ class Crowd:
         return len(self._sockets)
 
     def join(self, count: int) -> None:
-        """So many more ask for a stream; returns when each has its first events."""
+        """So many more ask for a stream; returns when each has its head."""
         before = len(self.received)
         for number in range(before, before + count):
             sock = socket.create_connection(("127.0.0.1", self._port), source_address=(f"127.0.0.{2 + number % 4}", 0))
@@ -281,7 +281,7 @@ class Crowd:
             self.received[number] = bytearray()
             self._numbers[sock.fileno()] = number
             self._epoll.register(sock, select.EPOLLIN)
-        self.read(lambda: all(len(self.received[number]) > 1000 for number in range(before, before + count)))
+        self.read(lambda: all(b"\r\n\r\n" in self.received[number] for number in range(before, before + count)))
 
     def read(self, enough: Callable[[], bool]) -> None:
         """Read until something is true, half a minute at most."""
