@@ -1,6 +1,8 @@
-"""Readers of every kind: that read, that stop, that say too much; and what is left of a stream's bytes."""
+"""Readers of every kind: that read, stop, say too much or break off; and what is left of a stream's bytes."""
 
+import asyncio
 import json
+import random
 import socket
 from dataclasses import dataclass
 
@@ -47,6 +49,29 @@ def pipelining_reader(served: Served) -> socket.socket:
     sock.sendall(ASK + b"G")
     read_until(sock, b"event: metrics")
     return sock
+
+
+async def come_and_go(port: int, chance: random.Random) -> None:
+    """Connect, and break off at some point: before the head, before the body, in the opening, in a heartbeat."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    point = chance.choice(("connected", "half asked", "asked", "head", "opening", "heartbeat"))
+    writer.write({"connected": b"", "half asked": ASK[:20]}.get(point, ASK) + b"G" * chance.choice((0, 0, 0, 1)))
+    try:
+        async with asyncio.timeout(3):
+            if point in ("head", "opening", "heartbeat"):
+                await reader.readuntil(b"\r\n\r\n")
+            if point == "opening":  # of 50 KB
+                await reader.readexactly(chance.randrange(1, 30_000))
+            if point == "heartbeat":
+                await reader.readuntil(b"event: metrics")
+                await reader.readuntil(b"event: hear")
+            await asyncio.sleep(chance.choice((0, 0, 0.001, 0.01)))
+    except TimeoutError:
+        pass  # the machine stands still: then this is where it breaks off
+    finally:
+        if chance.random() < 0.5:
+            writer.transport.abort()
+        writer.close()
 
 
 def read_until(sock: socket.socket, wanted: bytes) -> bytes:

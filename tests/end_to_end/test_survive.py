@@ -20,7 +20,7 @@ from tests.end_to_end.balancer import balancer
 from tests.end_to_end.crowd import Crowd, News, Viewer, crowd, judge, wrong_states
 from tests.end_to_end.hosted import Hosted
 from tests.end_to_end.namespaces import Elsewhere
-from tests.end_to_end.readers import ASK, open_stream, pipelining_reader, read_until, stopped_reader
+from tests.end_to_end.readers import come_and_go, open_stream, pipelining_reader, read_until, stopped_reader
 from tests.processes import free_port
 from tests.served import Served
 
@@ -272,29 +272,6 @@ def assert_ended_cleanly(viewers: Crowd) -> None:
 # Many that come and go
 
 ABORTS = 10_000
-
-
-async def come_and_go(port: int, chance: random.Random) -> None:
-    """Connect, and break off at some point: before the head, before the body, in the opening, in a heartbeat."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    point = chance.choice(("connected", "half asked", "asked", "head", "opening", "heartbeat"))
-    writer.write({"connected": b"", "half asked": ASK[:20]}.get(point, ASK) + b"G" * chance.choice((0, 0, 0, 1)))
-    try:
-        async with asyncio.timeout(3):
-            if point in ("head", "opening", "heartbeat"):
-                await reader.readuntil(b"\r\n\r\n")
-            if point == "opening":  # of 50 KB
-                await reader.readexactly(chance.randrange(1, 30_000))
-            if point == "heartbeat":
-                await reader.readuntil(b"event: metrics")
-                await reader.readuntil(b"event: hear")
-            await asyncio.sleep(chance.choice((0, 0, 0.001, 0.01)))
-    except TimeoutError:
-        pass  # the machine stands still: then this is where it breaks off
-    finally:
-        if chance.random() < 0.5:
-            writer.transport.abort()
-        writer.close()
 
 
 async def many_come_and_go(port: int, count: int, chance: random.Random) -> None:

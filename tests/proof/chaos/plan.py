@@ -1,12 +1,15 @@
 """The plan of a chaos run: which faults, when and for how long. The same seed and length always give the same plan."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 LEAST_PAUSE, MOST_PAUSE = 11.0, 14.0
 """Seconds between two episodes: everyone has to be back within ten."""
 INSTANCES = 2
+TWO, BOTH = 0.4, 0.3
+"""How often two faults overlap, and how often one that is aimed hits both instances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,25 @@ class Kind:
     """Whether instances cannot read the table meanwhile."""
 
 
-KINDS = (Kind("kill", "processes", 0.5, 5, aimed=True),)
+KINDS = (
+    Kind("kill", "processes", 0.5, 5, aimed=True),
+    Kind("restart", "processes", 0, 2, aimed=True),
+    Kind("roll", "processes", 0, 3),
+    Kind("freeze", "processes", 2, 12, aimed=True, blinding=True),
+    Kind("cut", "network", 1, 6, aimed=True),
+    Kind("swallow", "network", 3, 12, aimed=True, blinding=True),
+    Kind("throttle", "table", 3, 10, aimed=True, blinding=True),
+    Kind("fail", "table", 3, 10, aimed=True, blinding=True),
+    Kind("break", "table", 3, 10, aimed=True, blinding=True),
+    Kind("hang", "table", 3, 12, aimed=True, blinding=True),
+    Kind("refuse", "table", 3, 10, aimed=True, blinding=True),
+    Kind("cut viewers", "viewers", 1, 6),
+    Kind("swallow viewers", "viewers", 3, 14, blinding=True),
+    Kind("slow viewers", "viewers", 8, 14, blinding=True),
+    Kind("come and go", "connects", 3, 8),
+    Kind("kill balancer", "balancer", 0, 2),
+    Kind("freeze balancer", "balancer", 2, 8, blinding=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +76,27 @@ class Planned:
 
 def plan(seed: int, seconds: float, kinds: Sequence[Kind] = KINDS) -> list[Planned]:
     """The episodes of a run of about so many seconds: at least one, and each kind once before any comes again."""
-    chance = random.Random(seed)
-    bag = _bag(chance, kinds)
-    planned = [_episode(chance, bag)]
+    chance, bag = random.Random(seed), deque[Kind]()
+    planned: list[Planned] = []
     while True:
+        if len(bag) < 2:
+            bag += chance.sample(kinds, len(kinds))
         episode = _episode(chance, bag)
-        if sum(one.seconds for one in planned) + episode.seconds > seconds:
+        if planned and sum(one.seconds for one in planned) + episode.seconds > seconds:
             return planned
         planned.append(episode)
 
 
-def _bag(chance: random.Random, kinds: Sequence[Kind]) -> Iterator[Kind]:
-    """The kinds in random order, again and again."""
-    while True:
-        yield from chance.sample(kinds, len(kinds))
-
-
-def _episode(chance: random.Random, bag: Iterator[Kind]) -> Planned:
+def _episode(chance: random.Random, bag: deque[Kind]) -> Planned:
+    """The next kind, and sometimes the one after it as well, if that acts on something else."""
     pause = chance.uniform(LEAST_PAUSE, MOST_PAUSE)
-    first = _fault(chance, next(bag), 0.0)
-    faults = [first]
-    if chance.random() < 0.4:
-        second = _fault(chance, next(bag), chance.uniform(0, first.seconds))
-        if second.kind.on != first.kind.on:
-            faults.append(second)
+    faults = [_fault(chance, bag.popleft(), 0.0)]
+    if chance.random() < TWO and bag and bag[0].on != faults[0].kind.on:
+        faults.append(_fault(chance, bag.popleft(), chance.uniform(0, faults[0].seconds)))
     return Planned(pause, tuple(faults))
 
 
 def _fault(chance: random.Random, kind: Kind, after: float) -> Fault:
     one = chance.randrange(INSTANCES)
-    targets = tuple(range(INSTANCES)) if not kind.aimed or chance.random() < 0.3 else (one,)
+    targets = tuple(range(INSTANCES)) if not kind.aimed or chance.random() < BOTH else (one,)
     return Fault(kind, after, chance.uniform(kind.least, kind.most), targets)

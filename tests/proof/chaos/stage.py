@@ -7,21 +7,43 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 
 from tests.dynamodb import Tables, moto_server, tables_at
 from tests.end_to_end.balancer import CONFIGURATION
-from tests.feed.fault_proxy import FaultProxy, fault_proxy
+from tests.end_to_end.readers import come_and_go
+from tests.feed.fault_proxy import (
+    Fault as Answers,
+)
+from tests.feed.fault_proxy import (
+    FaultProxy,
+    Request,
+    breaking,
+    every,
+    fault_proxy,
+    half_an_answer,
+    hanging,
+    server_error,
+    throttling,
+)
 from tests.processes import clean_environment, eventually, free_port
 from tests.proof.chaos.history import Episode
 from tests.proof.chaos.instance import MODULE, held_by
+from tests.proof.chaos.link import Link, State
 from tests.proof.chaos.news import News
 from tests.proof.chaos.plan import INSTANCES, Fault, Planned
 from tests.served import Served, is_healthy
 
+BURST, BURST_SECONDS = 60.0, 3.0
+"""Items a second, and for how long: more than a slow reader's backlog holds."""
+ABORTING = 10
+"""So many at a time."""
+STOPPED_WITHIN = 5.0
+"""Seconds from SIGTERM to the end: two, on a busy machine."""
 HEARTBEAT = 2.0
 SETTINGS = {
     "SSE_MAX_CONNECTIONS": "2000",
@@ -37,12 +59,17 @@ SETTINGS = {
 }
 
 
+SMALL_BUFFERS = "    tune.rcvbuf.server 8192\n    tune.sndbuf.client 8192\n"
+"""So that a slow reader is felt behind the balancer too."""
+
+
 class Instance:
-    """One place where an instance runs: the process that does now, its port, and its own way to the table."""
+    """One place where an instance runs: the process that does now, and its own ways to the table and the balancer."""
 
     def __init__(self, number: int, tables: Tables, proxy: FaultProxy, directory: Path) -> None:
         self.proxy = proxy
         self.port = free_port()
+        self.link = Link(self.port)
         self._number = number
         self._tables = replace(tables, endpoint=proxy.endpoint)
         self._directory = directory
@@ -72,6 +99,11 @@ class Instance:
         await asyncio.to_thread(self._served.wait_until_healthy)
         self.at_first = await held_by(self.control)
 
+    async def stop(self) -> None:
+        """End it by SIGTERM, which must not take long."""
+        status, seconds = await asyncio.to_thread(self.served.terminate)
+        assert (status, seconds < STOPPED_WITHIN) == (0, True), (status, seconds)
+
     def kill(self) -> None:
         """End it at once."""
         self.served.kill()
@@ -89,7 +121,8 @@ class Balancer:
         self._configuration = directory / "haproxy.cfg"
         self._log = directory / "haproxy.log"
         servers = "\n".join(f"    server instance{number} 127.0.0.1:{each}" for number, each in enumerate(ports))
-        self._configuration.write_text(CONFIGURATION.format(port=self.port, servers=servers))
+        configuration = CONFIGURATION.format(port=self.port, servers=servers)
+        self._configuration.write_text(configuration.replace("global\n", f"global\n{SMALL_BUFFERS}"))
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self) -> None:
@@ -121,15 +154,36 @@ class Stage:
         self.news = news
         self.instances = instances
         self.balancer = balancer
+        self.viewers = Link(balancer.port)
+        """The way to the balancer that one in four readers takes."""
         self.directory = directory
         """Where the logs are."""
         self.chance = random.Random(seed)
-        self._verbs: dict[str, Callable[[Fault], Awaitable[None]]] = {"kill": self._kill}
+        self._verbs: dict[str, Callable[[Fault], Awaitable[None]]] = {
+            "kill": self._kill,
+            "restart": self._restart,
+            "roll": self._roll,
+            "freeze": self._freeze,
+            "cut": partial(self._link, "refusing"),
+            "swallow": partial(self._link, "swallowing"),
+            "throttle": partial(self._answer, every(2, throttling)),
+            "fail": partial(self._answer, server_error),
+            "break": partial(self._answer, self._broken),
+            "hang": partial(self._answer, hanging),
+            "refuse": self._refuse,
+            "cut viewers": partial(self._link_viewers, "refusing"),
+            "swallow viewers": partial(self._link_viewers, "swallowing"),
+            "slow viewers": self._slow_viewers,
+            "come and go": self._come_and_go,
+            "kill balancer": self._kill_balancer,
+            "freeze balancer": self._freeze_balancer,
+        }
 
     @property
     def urls(self) -> list[str]:
-        """The addresses of the stream, one for every way to it."""
-        return [f"http://127.0.0.1:{self.balancer.port}/api/v2/stream"]
+        """The addresses of the stream: three in four lead straight to the balancer."""
+        ports = [self.balancer.port] * 3 + [self.viewers.port]
+        return [f"http://127.0.0.1:{port}/api/v2/stream" for port in ports]
 
     async def inflict(self, planned: Planned) -> Episode:
         """Let an episode happen; it has ended when everything works again."""
@@ -145,13 +199,107 @@ class Stage:
         await asyncio.sleep(fault.after)
         await self._verbs[fault.kind.name](fault)
 
+    def _targets(self, fault: Fault) -> list[Instance]:
+        return [self.instances[target] for target in fault.targets]
+
     async def _kill(self, fault: Fault) -> None:
         """`kill -9`, and a fresh process some seconds later."""
-        instances = [self.instances[target] for target in fault.targets]
-        for instance in instances:
+        for instance in self._targets(fault):
             instance.kill()
         await asyncio.sleep(fault.seconds)
-        await asyncio.gather(*(instance.start() for instance in instances))
+        await asyncio.gather(*(instance.start() for instance in self._targets(fault)))
+
+    async def _restart(self, fault: Fault) -> None:
+        """SIGTERM, and a fresh process some seconds after the old one has ended."""
+        await asyncio.gather(*(instance.stop() for instance in self._targets(fault)))
+        await asyncio.sleep(fault.seconds)
+        await asyncio.gather(*(instance.start() for instance in self._targets(fault)))
+
+    async def _roll(self, fault: Fault) -> None:
+        """SIGTERM and a fresh process, one instance after the other."""
+        for instance in self.instances:
+            await instance.stop()
+            await instance.start()
+            await asyncio.sleep(fault.seconds)
+
+    async def _freeze(self, fault: Fault) -> None:
+        """SIGSTOP, and SIGCONT."""
+        for instance in self._targets(fault):
+            instance.signal(signal.SIGSTOP)
+        await asyncio.sleep(fault.seconds)
+        for instance in self._targets(fault):
+            instance.signal(signal.SIGCONT)
+
+    async def _link(self, state: State, fault: Fault) -> None:
+        """Nothing comes through between the balancer and an instance."""
+        links = [instance.link for instance in self._targets(fault)]
+        for link in links:
+            await link.set(state)
+        await asyncio.sleep(fault.seconds)
+        for link in links:
+            await link.set("open")
+
+    async def _link_viewers(self, state: State, fault: Fault) -> None:
+        """Nothing, or little, comes through between some of the readers and the balancer."""
+        await self.viewers.set(state)
+        await asyncio.sleep(fault.seconds)
+        await self.viewers.set("open")
+
+    async def _slow_viewers(self, fault: Fault) -> None:
+        """Little comes through to some of the readers, while there is much to say."""
+        self.news.rate += BURST
+        slowing = asyncio.create_task(self._link_viewers("slow", fault))
+        await asyncio.sleep(BURST_SECONDS)
+        self.news.rate -= BURST
+        await slowing
+
+    async def _answer(self, answer: Answers, fault: Fault) -> None:
+        """The table answers like this."""
+        proxies = [instance.proxy for instance in self._targets(fault)]
+        for proxy in proxies:
+            proxy.fault = answer
+        await asyncio.sleep(fault.seconds)
+        for proxy in proxies:
+            proxy.fault = None
+
+    async def _broken(self, request: Request) -> bytes | None:
+        """One of the ways in which a connection breaks, or none."""
+        answer = self.chance.choice((half_an_answer, breaking, None))
+        return await answer(request) if answer is not None else None
+
+    async def _refuse(self, fault: Fault) -> None:
+        """The table lets nobody in."""
+        proxies = [instance.proxy for instance in self._targets(fault)]
+        for proxy in proxies:
+            await proxy.refuse()
+        await asyncio.sleep(fault.seconds)
+        for proxy in proxies:
+            await proxy.accept()
+
+    async def _come_and_go(self, fault: Fault) -> None:
+        """Many connect and break off, at the balancer and at the instances."""
+        end = time.monotonic() + fault.seconds
+        ports = [self.balancer.port, *(instance.port for instance in self.instances)]
+
+        async def one_after_another() -> None:
+            while time.monotonic() < end:
+                with suppress(OSError, EOFError):
+                    await come_and_go(self.chance.choice(ports), self.chance)
+                await asyncio.sleep(0.02)  # where nobody listens it takes no time
+
+        await asyncio.gather(*(one_after_another() for _ in range(ABORTING)))
+
+    async def _kill_balancer(self, fault: Fault) -> None:
+        """`kill -9` of the balancer, and a fresh one some seconds later."""
+        self.balancer.kill()
+        await asyncio.sleep(fault.seconds)
+        await self.balancer.start()
+
+    async def _freeze_balancer(self, fault: Fault) -> None:
+        """SIGSTOP and SIGCONT of the balancer."""
+        self.balancer.signal(signal.SIGSTOP)
+        await asyncio.sleep(fault.seconds)
+        self.balancer.signal(signal.SIGCONT)
 
 
 @asynccontextmanager
@@ -166,7 +314,12 @@ async def stage(seed: int) -> AsyncIterator[Stage]:
         for instance in instances:
             await instance.start()
             stack.callback(instance.kill)
-        balancer = Balancer([instance.port for instance in instances], directory)
+            await instance.link.start()
+            stack.push_async_callback(instance.link.stop)
+        balancer = Balancer([instance.link.port for instance in instances], directory)
         stack.callback(balancer.kill)
         await balancer.start()
-        yield Stage(News(tables, seed), instances, balancer, directory, seed)
+        made = Stage(News(tables, seed), instances, balancer, directory, seed)
+        await made.viewers.start()
+        stack.push_async_callback(made.viewers.stop)
+        yield made

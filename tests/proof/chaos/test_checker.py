@@ -68,8 +68,9 @@ def test_an_opening_shows_the_last_state_of_each_ticker_and_what_was_before_is_n
 
 @pytest.mark.parametrize("mode", ["exact", "overlap"])
 def test_what_was_written_between_two_connections_of_which_one_goes_on_from_the_other_must_be_heard(mode: str) -> None:
+    later = written(900, 40.0)
     opening = connected("opening", heard(FIRST, 11), since=5, until=15)
-    assert kinds(STATES, opening, connected(mode, heard(THIRD, 301), since=100)) == ["lost"]
+    assert kinds([FIRST, SECOND, later], opening, connected(mode, heard(later, 100), since=100)) == ["lost"]
 
 
 def test_what_was_written_before_a_new_opening_may_be_folded_into_the_state() -> None:
@@ -77,6 +78,17 @@ def test_what_was_written_before_a_new_opening_may_be_folded_into_the_state() ->
     states = [FIRST, SECOND, THIRD, written(900, 40.0)]
     later = connected("snapshot", heard(states[-1], 100), heard(THIRD, 301), since=100)
     assert kinds(states, opening, later) == []
+
+
+def test_what_an_opening_shows_may_have_been_overtaken_while_it_was_asked_for() -> None:
+    overtaking = written(900, 99.92)
+    assert kinds([FIRST, overtaking], connected("opening", heard(overtaking, 101), since=100)) == []
+
+
+def test_to_the_end_everything_must_be_heard_even_by_who_was_silent_then() -> None:
+    silent = connected("opening", heard(FIRST, 11), heard(written(900, 12.0), 13), since=5)
+    silent.heard = 20.0
+    assert kinds([FIRST, written(900, 12.0), SECOND], silent) == ["lost"]
 
 
 def test_what_was_written_while_one_listened_must_be_heard() -> None:
@@ -233,6 +245,10 @@ def test_who_was_cut_off_and_back_before_the_end_was_not_disturbed_then() -> Non
 def test_who_was_cut_off_is_back_with_the_next_that_it_hears() -> None:
     assert back_after(listener(100, 113, closed=101), FAULT) == 3
     assert back_after(listener(100, closed=101), FAULT) == float("inf")
+
+
+def test_a_short_absence_at_the_end_is_an_absence() -> None:
+    assert back_after(listener(107, 109, 110.5, closed=109.5), FAULT) == 0.5
 
 
 def test_who_was_silent_at_the_end_is_back_with_the_next_that_it_hears() -> None:
