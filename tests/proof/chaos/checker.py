@@ -10,8 +10,8 @@ What it holds a run to is what `docs/concepts.md` promises:
 - Nothing lost, from an opening on for as long as resumes are `exact` or `overlap`: not the last state of a ticker at
   the opening, and no state that was written since; but one that stood for less than an instance takes to read the table
   may have been folded into the next.
-- In the end each ticker's last state is right, no item is left in an older state than was shown of it, and the totals
-  are the table's.
+- No item is left in an older state than was shown of it, unless a new opening follows at once, which may fold what lies
+  between; in the end each ticker's last state is right, the feed is live, and the totals are the table's.
 - Every connection ended by a reason that the contract names, or was cut; everyone is back in time.
 """
 
@@ -151,7 +151,8 @@ class Reading:
     """States that were never shown, because the next one stood there before any instance had to have read them."""
     _had: set[tuple[int, str]] = field(default_factory=set)
     _last: dict[tuple[str, str], Written] = field(default_factory=dict)
-    _newest: dict[tuple[str, str], int] = field(default_factory=dict)
+    _back: dict[tuple[str, str], tuple[Written, float]] = field(default_factory=dict)
+    """Of what the reader knows an older state than it was shown: the newest one, and when it stepped back."""
     _chain: Chain | None = None
 
     def read(self, over: float) -> None:
@@ -194,7 +195,8 @@ class Reading:
         here[key] = state.version
         self._had.add((state.number, update.ticker))
         self._last[key] = state
-        self._newest[key] = max(state.version, self._newest.get(key, 0))
+        if key in self._back and state.version >= self._back[key][0].version:
+            del self._back[key]
 
     def _order(self, update: Update, state: Written, mode: str, here: int | None) -> None:
         """Judge an update by what came of its item before: on this connection, and ever."""
@@ -208,6 +210,7 @@ class Reading:
             self._say(update.at, "disordered", words)
         else:
             self.again += 1
+        self._back.setdefault((state.item, update.ticker), (last, update.at))
 
     def _end_chain(self) -> None:
         """Look for what was lost between an opening and the last that was heard of what went on from it."""
@@ -220,6 +223,13 @@ class Reading:
                 self._require(last, ticker, chain.began, chain)
         for state, ticker in self._written_in(chain):
             self._require(state, ticker, state.done, chain)
+        for (item, ticker), (newest, at) in self._back.items():
+            if self.table.readable(at, chain.heard) >= LAG:
+                words = (
+                    f"{item} to {ticker} is left in state {self._last[item, ticker].version}, after {newest.version}"
+                )
+                self._say(at, "stepped back", words)
+        self._back.clear()
 
     def _written_in(self, chain: Chain) -> list[tuple[Written, str]]:
         writes = self.table.written
@@ -244,12 +254,10 @@ class Reading:
             known = self._last.get((last.item, ticker))
             if known != last:
                 self._say(over, "wrong last state", f"{ticker} is {last}, and was last told {known}")
-        for (item, ticker), state in self._last.items():
-            if state.version < self._newest[item, ticker]:
-                words = f"{item} to {ticker} ends with state {state.version}, after {self._newest[item, ticker]}"
-                self._say(over, "stepped back", words)
         if self.history.totals is not None and self.history.totals != self.table.size:
             self._say(over, "wrong totals", f"{self.history.totals} where the table has {self.table.size}")
+        if over - (self.history.live[-1] if self.history.live else 0.0) > SILENCE:
+            self._say(over, "not live", "it was not told that the feed is live")
         if self.history.failure:
             self._say(over, "gave up", self.history.failure)
 

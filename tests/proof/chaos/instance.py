@@ -6,14 +6,15 @@
 import asyncio
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from quartsse import service
 from quartsse.__main__ import main
+from quartsse.settings import Settings
 from quartsse.web.parts import Parts
-from quartsse.web.stream import empty_context
 
 MODULE = "tests.proof.chaos.instance"
 
@@ -39,23 +40,27 @@ def _held(parts: Parts) -> dict[str, int]:
 
 
 def serve() -> None:
-    """Serve, and answer."""
-    make_parts, answering = service.make_parts, set[Any]()
+    """Serve, and answer for as long as it serves."""
+    make_parts, run = service.make_parts, service.serve
+    made: list[Parts] = []
 
     def make_and_keep(*args: Any, **kwargs: Any) -> Parts:
-        parts = make_parts(*args, **kwargs)
+        made.append(make_parts(*args, **kwargs))
+        return made[0]
 
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(json.dumps(_held(parts)).encode() + b"\n")
-            writer.close()
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(json.dumps(_held(made[0])).encode() + b"\n")
+        writer.close()
 
-        async def listen() -> None:
-            answering.add(await asyncio.start_unix_server(answer, os.environ["CHAOS_CONTROL"]))
+    async def run_and_answer(settings: Settings, sock: socket.socket) -> None:
+        answering = await asyncio.start_unix_server(answer, os.environ["CHAOS_CONTROL"])
+        try:
+            await run(settings, sock)
+        finally:
+            answering.close()
+            await answering.wait_closed()
 
-        answering.add(asyncio.get_running_loop().create_task(listen(), context=empty_context()))
-        return parts
-
-    with patch.object(service, "make_parts", make_and_keep):
+    with patch.object(service, "make_parts", make_and_keep), patch.object(service, "serve", run_and_answer):
         main(["serve"])
 
 

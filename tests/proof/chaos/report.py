@@ -1,5 +1,6 @@
 """What is said of a chaos run: its figures, and its first breach so that one can follow it."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -30,8 +31,9 @@ def figures(record: Record, verdict: Verdict) -> list[str]:
         "written to heard": _spread(_delays(record)),
         "longest silence": f"{silence:.1f} s",
         "back after a fault": f"{len(back)} readers: {_spread(back)}",
+        "the feed live again": _spread(_live_again(record)),
     }
-    return [f"{name + ':':<20}{words}" for name, words in told.items()]
+    return [f"{name + ':':<22}{words}" for name, words in told.items()]
 
 
 def account(record: Record, verdict: Verdict) -> list[str]:
@@ -70,6 +72,13 @@ def _delays(record: Record) -> list[float]:
         for update in one.updates
         if one.began <= done.get(update.number, 0.0)
     )
+
+
+def _live_again(record: Record) -> list[float]:
+    """For each episode that hid the table, and each reader, seconds from its end until the feed was said to be live."""
+    hidden = [one.ended for one in record.episodes if one.blinding]
+    places = [(history.live, bisect_left(history.live, at), at) for at in hidden for history in record.histories]
+    return sorted(live[place] - at for live, place, at in places if place < len(live))
 
 
 def _plainly(reason: str) -> str:

@@ -1,11 +1,13 @@
 """A chaos run from its beginning to its verdict."""
 
 import asyncio
+import pickle
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.proof.chaos.checker import Verdict, by_kind, check
 from tests.proof.chaos.history import Episode, Record
@@ -33,6 +35,8 @@ class Outcome:
     record: Record
     verdict: Verdict
     left: list[str]
+    directory: Path
+    """Where the logs are."""
 
     @property
     def passed(self) -> bool:
@@ -64,7 +68,7 @@ async def run(seconds: float, seed: int, count: int = READERS, planned: Sequence
         left = await _left(on)
     histories = [reader.history for reader in crowd]
     record = Record(on.news.written, histories, episodes, began, over)
-    return Outcome(record, check(record), left)
+    return Outcome(record, check(record), left, on.directory)
 
 
 async def _left(on: Stage, seconds: float = 10.0) -> list[str]:
@@ -100,6 +104,9 @@ def main(seconds: float, seed: int, count: int = READERS) -> int:
     print(f"SEED {seed}: {len(verdict.breaches)} breaches {dict(by_kind(verdict.breaches))}", *outcome.left, sep="\n")
     if verdict.breaches:
         print("The first one:", *account(record, verdict), sep="\n  ")
+    kept = outcome.directory / "record.pickle"
+    kept.write_bytes(pickle.dumps(record))
+    print(f"logs, and the record as a pickle: {kept.parent}")
     return 1
 
 

@@ -47,6 +47,7 @@ def kinds(
     episodes = [Episode(("hang",), 0.0, OVER - 5, blinding=True)] if blind else []
     for at in range(int(OVER)):
         history.heard.append(float(at))
+        history.live.append(float(at))
     return [breach.kind for breach in check(Record(states, [history], episodes, 0.0, OVER)).breaches]
 
 
@@ -186,11 +187,18 @@ def test_an_exact_resume_does_not_go_back_and_an_overlap_may_if_it_ends_with_the
     assert kinds(states, first, connected("overlap", again[0], since=404)) == ["stepped back", "wrong last state"]
 
 
-def test_an_item_that_ends_in_an_older_state_than_was_shown_is_told_though_no_ticker_shows_it_last() -> None:
+def test_an_item_that_is_left_in_an_older_state_than_was_shown_is_told_though_no_ticker_shows_it_last() -> None:
     states = [SECOND, CHANGED, written(900, 30.0)]
     newer = heard(states[-1], 31)
     first = connected("opening", heard(SECOND, 21), newer, heard(CHANGED, 401), since=5, until=402)
-    assert kinds(states, first, connected("overlap", heard(SECOND, 405), since=404)) == ["stepped back"]
+
+    def later(until: float | None) -> Connection:
+        return connected("overlap", heard(SECOND, 405), since=404, until=until)
+
+    assert kinds(states, first, later(None)) == ["stepped back"]
+    assert kinds(states, first, later(500), connected("snapshot", since=501)) == ["stepped back"]
+    assert kinds(states, first, later(500), connected("exact", heard(CHANGED, 502), since=501)) == []
+    assert kinds(states, first, later(407), connected("snapshot", since=408)) == [], "what lay between was folded"
 
 
 def test_a_wrong_last_state_is_told_though_a_new_opening_has_forgiven_the_loss() -> None:
@@ -198,11 +206,11 @@ def test_a_wrong_last_state_is_told_though_a_new_opening_has_forgiven_the_loss()
     assert kinds([FIRST, SECOND], first, connected("snapshot", since=OVER - 3)) == ["wrong last state"]
 
 
-def test_wrong_totals_and_giving_up_are_told() -> None:
+def test_wrong_totals_a_feed_that_is_not_live_and_giving_up_are_told() -> None:
     history = History("reader 1", None, [connected("opening", heard(FIRST, 11), since=5)])
     history.totals, history.failure = 2, "StreamRefused"
     breaches = check(Record([FIRST], [history], [], 0.0, OVER)).breaches
-    assert {breach.kind for breach in breaches} == {"wrong totals", "gave up"}
+    assert {breach.kind for breach in breaches} == {"wrong totals", "not live", "gave up"}
 
 
 def test_a_stream_ends_by_a_reason_of_the_contract_or_is_cut() -> None:
@@ -231,6 +239,7 @@ FAULT = Episode(("kill",), 100.0, 110.0, blinding=False)
 def listener(*times: float, closed: float | None = None, reason: str = "cut") -> History:
     history = History("reader 1", None, [connected("opening", since=5, until=closed, reason=reason)])
     history.heard.extend(times)
+    history.live.append(OVER - 1)
     return history
 
 
