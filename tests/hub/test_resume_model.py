@@ -405,3 +405,14 @@ def test_an_overlap_from_an_instance_that_is_behind_shows_what_it_knows_and_then
     assert shown(*there.frames, *behind) == [0.0, 0.5, 0.7, 0.5]
     here.read(3, 0.7)
     assert shown(*there.frames, *behind, here.frames[-1]) == [0.0, 0.5, 0.7, 0.5, 0.7]
+
+
+def test_who_goes_from_there_to_a_fresh_instance_before_the_second_change_was_read_is_left_with_the_first() -> None:
+    there, here, fresh = Read("there", 0.5, 0.7), Read("here", 0.5), Window(HOURS)
+    changed, newer = (
+        Item(f"news:{n}\n", START + n, "positive", score, score, ("A",), "news") for n, score in ((1, 0.7), (2, 0.9))
+    )
+    fresh.apply([changed], 1, START + 6)
+    assert shown(*there.frames, *here.replay(6), *(one.frame("~") for one in fresh.updates(ALL)))[3:] == [0.5, 0.7]
+    fresh.apply([newer], 2, START + 6)
+    assert shown(*there.frames, *here.replay(6), *(one.frame("~") for one in fresh.updates(ALL)))[3:] == [0.5, 0.9]
