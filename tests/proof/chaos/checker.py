@@ -25,8 +25,8 @@ from tests.proof.chaos.history import Connection, Episode, History, Record, Upda
 
 BACK = 10.0
 """Seconds after an episode in which everyone has to be back."""
-LAG = 8.0
-"""Seconds in which what is written is read, published and heard, on a busy machine, if nothing is wrong."""
+LAG = 15.0
+"""Seconds in which what is written is read, by a sweep at the latest, published and heard, if nothing is wrong."""
 BLIND_AFTER = 20.0
 """Seconds that a feed may need after its table is back: a page in flight takes eight to fail, a pause up to ten."""
 SILENCE = 4.0

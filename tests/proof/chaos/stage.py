@@ -42,12 +42,13 @@ BURST, BURST_SECONDS = 60.0, 3.0
 """Items a second, and for how long: more than a slow reader's backlog holds."""
 ABORTING = 10
 """So many at a time."""
+READ_BUDGETS = ("10000", "60")
+"""Of each instance: one reads the window whole every time, the other sweeps it once it holds some hundred items."""
 STOPPED_WITHIN = 5.0
 """Seconds from SIGTERM to the end: two, on a busy machine."""
 HEARTBEAT = 2.0
 SETTINGS = {
     "SSE_MAX_CONNECTIONS": "2000",
-    "SSE_READ_BUDGET": "10000",
     "SSE_POLL_INTERVAL": "1",
     "SSE_HEARTBEAT_INTERVAL": str(HEARTBEAT),
     "SSE_RETRY_MS": "2000",
@@ -94,6 +95,7 @@ class Instance:
         self._starts += 1
         environment = self._tables.environment() | SETTINGS
         environment |= {"PORT": str(self.port), "CHAOS_CONTROL": str(self.control)}
+        environment |= {"SSE_READ_BUDGET": READ_BUDGETS[self._number]}
         log = self._directory / f"instance-{self._number}-{self._starts}.log"
         self._served = await asyncio.to_thread(Served, environment, log, program=("-m", MODULE))
         await asyncio.to_thread(self._served.wait_until_healthy)
