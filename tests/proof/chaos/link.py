@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import Literal
 
 PIECE = 4096
-RECEIVE_BUFFER = 4096
-"""As little as the kernel lets it have: so that a slow link is felt at its other end."""
+BUFFER = 4096
+"""Bytes that the kernel may keep on either side: little, so that who is slow beyond a link is felt before it."""
 
 type State = Literal["open", "refusing", "swallowing", "slow"]
 
@@ -19,7 +19,7 @@ class Link:
     where packets vanish: afterwards what was under way arrives. `slow` passes on `slow_bytes` a second each way.
     """
 
-    def __init__(self, to: int, slow_bytes: int = 300) -> None:
+    def __init__(self, to: int, slow_bytes: int = 2000) -> None:
         self.port = 0
         self._to = to
         self._slow_bytes = slow_bytes
@@ -56,6 +56,8 @@ class Link:
         assert task is not None
         self._tasks.add(task)
         away: asyncio.StreamWriter | None = None
+        writer.transport.set_write_buffer_limits(0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         try:
             await self._open.wait()
             answers, away = await self._connect()
@@ -81,7 +83,7 @@ class Link:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
         sock.setblocking(False)
         try:
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._to))

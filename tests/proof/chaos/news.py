@@ -3,8 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from heapq import heappop, heappush
 
@@ -15,6 +15,7 @@ from tests.dynamodb import Tables, key_of, record
 from tests.proof.chaos.history import SCALE, Written
 
 TICKERS = tuple(f"T{number:02d}" for number in range(24))
+MANY = 8
 WRITERS = 3
 ATTEMPTS = 5
 MOST = SCALE - 1
@@ -31,16 +32,15 @@ class News:
     def __init__(self, tables: Tables, seed: int) -> None:
         self.written: list[Written] = []
         self.rate = 0.0
-        """Items a second."""
-        self.slowest = 0.0
-        """Seconds that the slowest write took, from when it was due."""
+        """Writes a second, new items and others analysed again."""
+        self.wide = False
+        """Whether items have many tickers, and so an update for each."""
         self._tables = tables
         self._chance = random.Random(seed)
         self._items = 0
         self._numbers = 0
         self._due: list[tuple[float, Written]] = []
         self._writers = asyncio.Semaphore(WRITERS)
-        self._late: asyncio.Task[None] | None = None
 
     async def write(self) -> None:
         """Write at the rate until cancelled; what has begun is finished."""
@@ -63,7 +63,7 @@ class News:
             return
         self._items += 1
         item = f"chaos:{self._items}"
-        tickers = tuple(self._chance.sample(TICKERS, self._chance.choice((1, 1, 2))))
+        tickers = tuple(self._chance.sample(TICKERS, MANY if self.wide else self._chance.choice((1, 1, 2))))
         fresh = self._chance.random() < 0.5
         moment = iso(
             (datetime.now(UTC) - timedelta(seconds=0.5 if fresh else self._chance.uniform(60, 72_000))).timestamp()
@@ -94,20 +94,15 @@ class News:
 
     async def _note(self, state: Written, write: Callable[[], Awaitable[object]]) -> None:
         """Write a state, and write down between which moments that was; perhaps it is not the item's last."""
-        due = time.monotonic()
         began, done = await self._patiently(write)
-        self.slowest = max(self.slowest, done - due)
-        noted = Written(
-            state.number, state.item, state.version, state.tickers, state.label, state.score, state.source,
-            state.timestamp, began, done,
-        )  # fmt: skip
+        noted = replace(state, began=began, done=done)
         self.written.append(noted)
         if self._chance.random() < 0.33:
             heappush(self._due, (done + self._chance.choice((0.5, 4.0, 60.0)) * self._chance.uniform(0.5, 1.5), noted))
 
     async def _patiently(self, write: Callable[[], Awaitable[object]]) -> tuple[float, float]:
         """Write, a few at a time, and again if it fails: it is the same each time. From when until when it was."""
-        async with self._turn():
+        async with self._writers:
             began = time.monotonic()
             for attempt in range(ATTEMPTS):
                 try:
@@ -117,8 +112,3 @@ class News:
                     if attempt == ATTEMPTS - 1:
                         raise
             return began, time.monotonic()
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        async with self._writers:
-            yield

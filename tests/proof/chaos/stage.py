@@ -38,8 +38,8 @@ from tests.proof.chaos.news import News
 from tests.proof.chaos.plan import INSTANCES, Fault, Planned
 from tests.served import Served, is_healthy
 
-BURST, BURST_SECONDS = 60.0, 3.0
-"""Items a second, and for how long: more than a slow reader's backlog holds."""
+BURST, BURST_SECONDS = 40.0, 3.5
+"""Wide items a second, and for how long: 300 KB for who asked for everything, more than a stream's buffers hold."""
 ABORTING = 10
 """So many at a time."""
 READ_BUDGETS = ("10000", "60")
@@ -249,10 +249,10 @@ class Stage:
 
     async def _slow_viewers(self, fault: Fault) -> None:
         """Little comes through to some of the readers, while there is much to say."""
-        self.news.rate += BURST
+        self.news.rate, self.news.wide = self.news.rate + BURST, True
         slowing = asyncio.create_task(self._link_viewers("slow", fault))
         await asyncio.sleep(BURST_SECONDS)
-        self.news.rate -= BURST
+        self.news.rate, self.news.wide = self.news.rate - BURST, False
         await slowing
 
     async def _answer(self, answer: Answers, fault: Fault) -> None:
