@@ -120,6 +120,8 @@ class FaultProxy:
         self.fault: Fault | None = None
         self.rewrite: Callable[[bytes], bytes] = bytes
         """Changes what DynamoDB has answered, head and all."""
+        self.half_open = False
+        """Lets every new connection be half-open from its beginning."""
         self.requests = 0
         self.under_way = 0
         self.most_under_way = 0
@@ -150,6 +152,8 @@ class FaultProxy:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
+        if self.half_open:
+            self._deaf.add(task)
         try:
             while request := await self._request(reader):
                 if task in self._deaf:

@@ -29,6 +29,7 @@ FAULTS: dict[str, faults.Fault | None] = {
     "half an answer": faults.half_an_answer,
     "access denied": faults.access_denied,
     "refused": None,
+    "half-open": None,
     "frozen": None,
 }
 
@@ -59,6 +60,9 @@ async def until(true: Callable[[], object], seconds: float) -> bool:
 async def begin(name: str, served: Served, proxy: FaultProxy) -> None:
     if name == "refused":
         await proxy.refuse()
+    elif name == "half-open":
+        proxy.half_open = True
+        proxy.lose_connections()
     elif name == "frozen":
         os.kill(served.pid, signal.SIGSTOP)
     else:
@@ -69,6 +73,8 @@ async def end(name: str, served: Served, proxy: FaultProxy) -> None:
     proxy.fault = None
     if name == "refused":
         await proxy.accept()
+    elif name == "half-open":
+        proxy.half_open = False  # those that are stay so
     elif name == "frozen":
         os.kill(served.pid, signal.SIGCONT)
 
