@@ -254,7 +254,7 @@ class Stream:
             self._view = View(subscription.channel.filter, view.state, view.covers, view.private)
         frames = replay.frames
         if replay.mode == "snapshot" or (after is not None and not view.covers(after)):
-            frames = [*(update.frame(own) for update in streams.poller.window.updates(view.filter)), *frames]
+            frames = [*self._last_updates(own, frames), *frames]
         if self._last_event_id is not None:
             answer = Resume(mode=replay.mode, replayed=len(replay.frames))
             frames = [streams.hub.event("resume", answer).frame(own), *frames]
@@ -262,6 +262,15 @@ class Stream:
         if self._told != streams.poller.state:  # it changed while this reader was in no channel to hear of it
             frames = [self._heartbeat(own), *frames]
         return subscription, [*frames, view.state().frame(str(streams.hub.place))]
+
+    def _last_updates(self, own: str, missed: list[bytes]) -> list[bytes]:
+        """The last update of each ticker, but for those that were missed: they come in their order, behind all others.
+
+        Else a reader would see an item's last state, then again those before it.
+        """
+        among = {_identity(frame) for frame in missed}
+        frames = (update.frame(own) for update in self._streams.poller.window.updates(self._view.filter))
+        return [frame for frame in frames if _identity(frame) not in among]
 
     def _hand_over(self, door: Door, subscription: Subscription) -> None:
         wire = Wire(self, subscription)
@@ -459,6 +468,11 @@ async def _ticks(subscription: Subscription) -> AsyncGenerator[bytes]:
         else:
             something.clear()
             await something.wait()
+
+
+def _identity(frame: bytes) -> bytes:
+    """What a frame's event is, before the place to go on from."""
+    return frame.partition(b".")[0]
 
 
 def _pieces(frames: list[bytes]) -> Iterator[bytes]:

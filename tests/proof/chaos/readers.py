@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from quartsse.client import ServerEvent, State, StreamError, StreamOptions, stream
 from tests.proof.chaos.history import SCALE, Connection, History, Update
@@ -14,28 +14,48 @@ from tests.proof.chaos.news import TICKERS
 PATIENCE = StreamOptions(max_backoff=4.0, connect_timeout=5.0, idle_timeout=10.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a reader asks for: everything, some tickers, or the configuration of a user; plain or as gzip."""
+
+    tickers: tuple[str, ...] | None
+    user: str | None
+    gzip: bool
+
+    @property
+    def path(self) -> str:
+        """Of the stream."""
+        if self.user is not None:
+            return f"/api/v2/configurations/{self.user}/stream"
+        return f"/api/v2/stream?tickers={'*' if self.tickers is None else ','.join(self.tickers)}"
+
+
+def wishes(count: int, seed: int) -> list[Wish]:
+    """Those of so many readers: half want everything, the others a few tickers, a third of them by a configuration."""
+    chance, made = random.Random(seed), []
+    for number in range(count):
+        some = None if chance.random() < 0.5 else tuple(chance.sample(TICKERS, chance.randint(1, 6)))
+        private = some is not None and chance.random() < 0.33
+        made.append(Wish(some, f"user-{number}" if private else None, chance.random() < 0.33))
+    return made
+
+
 class Reader:
     """One client, and its history."""
 
-    def __init__(self, name: str, url: str, tickers: Sequence[str] | None, *, gzip: bool) -> None:
-        self.history = History(name, None if tickers is None else frozenset(tickers))
-        self._url = url
-        self._tickers = "*" if tickers is None else tickers
-        self._options = replace(PATIENCE, compression=gzip)
+    def __init__(self, name: str, origin: str, wish: Wish) -> None:
+        self.history = History(name, None if wish.tickers is None else frozenset(wish.tickers))
+        self._url = origin + wish.path
+        self._headers = {} if wish.user is None else {"X-User-ID": wish.user}
+        self._options = replace(PATIENCE, compression=wish.gzip)
         self._asked = 0.0
         self._has_id = False
-
-    @property
-    def connected(self) -> bool:
-        """Whether it has a stream that has brought something."""
-        connections = self.history.connections
-        return bool(connections) and connections[-1].open and connections[-1].heard > 0
 
     async def read(self, delay: float) -> None:
         """Read until cancelled."""
         await asyncio.sleep(delay)
         try:
-            async with stream(self._url, tickers=self._tickers, on_state=self._state, options=self._options) as events:
+            async with stream(self._url, headers=self._headers, on_state=self._state, options=self._options) as events:
                 async for event in events:
                     self._take(event)
                     self.history.repeats = events.repeats
@@ -92,18 +112,9 @@ def _update(event: ServerEvent, now: float) -> Update:
 
 
 @asynccontextmanager
-async def readers(urls: Sequence[str], count: int, seed: int, per_second: float = 50) -> AsyncIterator[list[Reader]]:
-    """So many readers, spread over some addresses: half of everything, half of a few tickers; a third take gzip."""
-    chance = random.Random(seed)
-    made = [
-        Reader(
-            f"reader {number}",
-            urls[number % len(urls)],
-            None if chance.random() < 0.5 else chance.sample(TICKERS, chance.randint(1, 6)),
-            gzip=chance.random() < 0.33,
-        )
-        for number in range(count)
-    ]
+async def readers(origins: Sequence[str], asked: Sequence[Wish], per_second: float = 50) -> AsyncIterator[list[Reader]]:
+    """A reader for each wish, spread over some addresses, who come one after another and stay."""
+    made = [Reader(f"reader {number}", origins[number % len(origins)], wish) for number, wish in enumerate(asked)]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(reader.read(number / per_second)) for number, reader in enumerate(made)]
         try:

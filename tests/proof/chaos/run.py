@@ -4,7 +4,7 @@ import asyncio
 import pickle
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.proof.chaos.checker import Verdict, by_kind, check
 from tests.proof.chaos.history import Episode, Record
 from tests.proof.chaos.instance import held_by
 from tests.proof.chaos.plan import Planned, plan
-from tests.proof.chaos.readers import readers
+from tests.proof.chaos.readers import readers, wishes
 from tests.proof.chaos.report import account, figures
 from tests.proof.chaos.stage import Stage, stage
 
@@ -44,15 +44,23 @@ class Outcome:
         return not self.verdict.breaches and not self.left
 
 
-async def run(seconds: float, seed: int, count: int = READERS, planned: Sequence[Planned] | None = None) -> Outcome:
+async def run(
+    seconds: float,
+    seed: int,
+    count: int = READERS,
+    settings: Mapping[str, str] | None = None,
+    planned: Sequence[Planned] | None = None,
+) -> Outcome:
     """Let it happen: everyone comes, the plan is carried out, then quiet, then everyone goes."""
     planned = planned or plan(seed, seconds)
     episodes: list[Episode] = []
-    async with stage(seed) as on:
+    asked = wishes(count, seed)
+    async with stage(seed, settings or {}) as on:
+        await on.configure(asked)
         began = time.monotonic()
         on.news.rate = RATE
         writing = asyncio.create_task(on.news.write())
-        async with readers(on.urls, count, seed) as crowd:
+        async with readers(on.origins, asked) as crowd:
             await asyncio.sleep(WARM)
             for one in planned:
                 await asyncio.sleep(one.pause)
@@ -93,9 +101,9 @@ async def _held(on: Stage, number: int) -> list[str]:
     return words
 
 
-def main(seconds: float, seed: int, count: int = READERS) -> int:
+def main(seconds: float, seed: int, count: int, settings: Mapping[str, str]) -> int:
     """Run, report, and give the exit status."""
-    outcome = asyncio.run(run(seconds, seed, count))
+    outcome = asyncio.run(run(seconds, seed, count, settings))
     record, verdict = outcome.record, outcome.verdict
     print(*figures(record, verdict), sep="\n")
     if outcome.passed:

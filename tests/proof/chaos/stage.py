@@ -6,7 +6,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -26,7 +26,6 @@ from tests.feed.fault_proxy import (
     every,
     fault_proxy,
     half_an_answer,
-    hanging,
     server_error,
     throttling,
 )
@@ -36,6 +35,7 @@ from tests.proof.chaos.instance import MODULE, held_by
 from tests.proof.chaos.link import Link, State
 from tests.proof.chaos.news import News
 from tests.proof.chaos.plan import INSTANCES, Fault, Planned
+from tests.proof.chaos.readers import Wish
 from tests.served import Served, is_healthy
 
 BURST, BURST_SECONDS = 40.0, 3.5
@@ -67,12 +67,15 @@ SMALL_BUFFERS = "    tune.rcvbuf.server 8192\n    tune.sndbuf.client 8192\n"
 class Instance:
     """One place where an instance runs: the process that does now, and its own ways to the table and the balancer."""
 
-    def __init__(self, number: int, tables: Tables, proxy: FaultProxy, directory: Path) -> None:
+    def __init__(
+        self, number: int, tables: Tables, proxy: FaultProxy, settings: Mapping[str, str], directory: Path
+    ) -> None:
         self.proxy = proxy
         self.port = free_port()
         self.link = Link(self.port)
         self._number = number
         self._tables = replace(tables, endpoint=proxy.endpoint)
+        self._settings = {**SETTINGS, "SSE_READ_BUDGET": READ_BUDGETS[number], **settings}
         self._directory = directory
         self._starts = 0
         self._served: Served | None = None
@@ -93,9 +96,8 @@ class Instance:
     async def start(self) -> None:
         """Start it, at the same port each time, and wait until it answers."""
         self._starts += 1
-        environment = self._tables.environment() | SETTINGS
+        environment = self._tables.environment() | self._settings
         environment |= {"PORT": str(self.port), "CHAOS_CONTROL": str(self.control)}
-        environment |= {"SSE_READ_BUDGET": READ_BUDGETS[self._number]}
         log = self._directory / f"instance-{self._number}-{self._starts}.log"
         self._served = await asyncio.to_thread(Served, environment, log, program=("-m", MODULE))
         await asyncio.to_thread(self._served.wait_until_healthy)
@@ -152,8 +154,11 @@ class Balancer:
 class Stage:
     """All that takes part but the readers, and a verb for each kind of fault."""
 
-    def __init__(self, news: News, instances: list[Instance], balancer: Balancer, directory: Path, seed: int) -> None:
-        self.news = news
+    def __init__(
+        self, tables: Tables, instances: list[Instance], balancer: Balancer, directory: Path, seed: int
+    ) -> None:
+        self.tables = tables
+        self.news = News(tables, seed)
         self.instances = instances
         self.balancer = balancer
         self.viewers = Link(balancer.port)
@@ -171,7 +176,7 @@ class Stage:
             "throttle": partial(self._answer, every(2, throttling)),
             "fail": partial(self._answer, server_error),
             "break": partial(self._answer, self._broken),
-            "hang": partial(self._answer, hanging),
+            "hang": self._hang,
             "refuse": self._refuse,
             "cut viewers": partial(self._link_viewers, "refusing"),
             "swallow viewers": partial(self._link_viewers, "swallowing"),
@@ -182,10 +187,16 @@ class Stage:
         }
 
     @property
-    def urls(self) -> list[str]:
-        """The addresses of the stream: three in four lead straight to the balancer."""
+    def origins(self) -> list[str]:
+        """Where readers come: three in four lead straight to the balancer."""
         ports = [self.balancer.port] * 3 + [self.viewers.port]
-        return [f"http://127.0.0.1:{port}/api/v2/stream" for port in ports]
+        return [f"http://127.0.0.1:{port}" for port in ports]
+
+    async def configure(self, asked: Sequence[Wish]) -> None:
+        """Write the configurations that readers will ask for."""
+        for wish in asked:
+            if wish.user is not None:
+                await self.tables.configure(wish.user, wish.user, *wish.tickers or ())
 
     async def inflict(self, planned: Planned) -> Episode:
         """Let an episode happen; it has ended when everything works again."""
@@ -264,6 +275,18 @@ class Stage:
         for proxy in proxies:
             proxy.fault = None
 
+    async def _hang(self, fault: Fault) -> None:
+        """The table does not answer, until it can be reached again: then whoever still waits has an answer."""
+        reached = asyncio.Event()
+
+        async def late(_: Request) -> None:
+            await reached.wait()
+
+        try:
+            await self._answer(late, fault)
+        finally:
+            reached.set()
+
     async def _broken(self, request: Request) -> bytes | None:
         """One of the ways in which a connection breaks, or none."""
         answer = self.chance.choice((half_an_answer, breaking, None))
@@ -305,14 +328,14 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(seed: int) -> AsyncIterator[Stage]:
-    """A stage with everything running on it; all of it is gone afterwards, but for its logs."""
+async def stage(seed: int, settings: Mapping[str, str]) -> AsyncIterator[Stage]:
+    """A stage with everything running on it, by these settings of the service; all that stays of it are its logs."""
     directory = Path(mkdtemp(prefix="quartsse-chaos-"))
     async with AsyncExitStack() as stack:
         endpoint = stack.enter_context(moto_server())
         tables = stack.enter_context(tables_at(endpoint))
         proxies = [await stack.enter_async_context(fault_proxy(endpoint)) for _ in range(INSTANCES)]
-        instances = [Instance(number, tables, proxy, directory) for number, proxy in enumerate(proxies)]
+        instances = [Instance(number, tables, proxy, settings, directory) for number, proxy in enumerate(proxies)]
         for instance in instances:
             await instance.start()
             stack.callback(instance.kill)
@@ -321,7 +344,7 @@ async def stage(seed: int) -> AsyncIterator[Stage]:
         balancer = Balancer([instance.link.port for instance in instances], directory)
         stack.callback(balancer.kill)
         await balancer.start()
-        made = Stage(News(tables, seed), instances, balancer, directory, seed)
+        made = Stage(tables, instances, balancer, directory, seed)
         await made.viewers.start()
         stack.push_async_callback(made.viewers.stop)
         yield made

@@ -1,6 +1,7 @@
-"""The plan of a seed."""
+"""The plan of a seed, and who reads."""
 
 from tests.proof.chaos.plan import KINDS, LEAST_PAUSE, plan
+from tests.proof.chaos.readers import wishes
 
 
 def test_the_plan_of_a_seed_is_always_the_same_and_of_another_it_is_another() -> None:
@@ -31,3 +32,12 @@ def test_there_is_time_to_come_back_before_the_next_and_what_overlaps_acts_on_di
         for fault in one.faults:
             assert fault.kind.least <= fault.seconds <= fault.kind.most
             assert fault.after <= one.faults[0].seconds
+
+
+def test_readers_are_of_every_kind_on_both_ways_to_the_service() -> None:
+    asked = wishes(120, 7)
+    assert asked == wishes(120, 7)
+    for way in (asked[3::4], [wish for number, wish in enumerate(asked) if number % 4 != 3]):
+        kinds = {"all" if one.tickers is None else "private" if one.user else "some" for one in way}
+        assert kinds == {"all", "private", "some"}
+        assert {one.gzip for one in way} == {True, False}
