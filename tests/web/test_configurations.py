@@ -113,6 +113,19 @@ async def test_a_snapshot_has_the_configuration_and_its_tickers_only() -> None:
         assert news(await reply.until("configuration")) == [("resume", "exact"), ("configuration", ["AAPL", "MSFT"])]
 
 
+async def test_who_comes_from_another_instance_gets_the_state_and_each_item_in_its_order() -> None:
+    async with serving(*ITEMS, saved=SAVED, SSE_RESUME_MARGIN="0") as service:
+        reply = await opened(service)
+        place = f"evt_h1.elsewhere.1.{int(time.time() * 1000) + 1}"
+        for score in (0.1, 0.2):
+            service.source.put(item("tiingo:9", "AAPL", at=NOW, score=score))
+            await following(reply, 1)
+        reply = await service.get(ONE, X_User_ID="ann", Last_Event_ID=place)
+        events = [json.loads(one["data"]) for one in await reply.until("configuration") if one["event"] != "heartbeat"]
+        assert events[0] == {"mode": "overlap", "replayed": 2}
+        assert [(one["ticker"], one["score"]) for one in events[1:-1]] == [("MSFT", -0.8), ("AAPL", 0.1), ("AAPL", 0.2)]
+
+
 # Whose they are
 
 
