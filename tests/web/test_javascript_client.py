@@ -101,13 +101,47 @@ def refused(**headers: str) -> bytes:
     )
 
 
-@pytest.mark.parametrize("said", ["seconds", "a date", "nonsense"])
+def in_seconds(seconds: float) -> str:
+    """A moment from now, as a header says it."""
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize("said", ["seconds", "a date", "a date by a clock of its own", "nonsense"])
 async def test_retry_after_is_obeyed_as_seconds_and_as_a_date(said: str) -> None:
-    words = {"seconds": "7", "a date": format_datetime(datetime.now(UTC) + timedelta(seconds=8), usegmt=True)}
-    async with Adversary([refused(Retry_After=words.get(said, "soon"))]) as server, reading(server.url) as until:
+    answers = {
+        "seconds": {"Retry_After": "7"},
+        "a date": {"Retry_After": in_seconds(8)},
+        "a date by a clock of its own": {"Date": in_seconds(-3600), "Retry_After": in_seconds(-3592)},
+    }
+    answer = refused(**answers.get(said, {"Retry_After": "soon"}))
+    async with Adversary([answer]) as server, reading(server.url) as until:
         lines = await until(lambda line: line.get("reason") == "Not now")
     wait = lines[-1]["wait"] / 1000
     assert (0 < wait < 0.1) if said == "nonsense" else (6 < wait < 10)
+
+
+def ended(retry_ms: str) -> list[Step]:
+    return [head(), block(f'{{"reason": "Not now", "retry_ms": {retry_ms}}}', event="stream_end")]
+
+
+HOUR = 3600_000
+WAITS: dict[str, tuple[list[Step], int]] = {
+    "a Retry-After of three thousand years": ([refused(Retry_After="99999999999")], HOUR),
+    "a date at the end of time": ([refused(Retry_After="Fri, 31 Dec 9999 23:59:59 GMT")], HOUR),
+    "endless digits": ([refused(Retry_After="9" * 400)], HOUR),
+    "a retry_ms that no timer takes": (ended("1e12"), HOUR),
+    "a retry_ms of nothing": (ended("0"), 50),
+    "a negative one": (ended("-1"), 50),
+    "one that is no number": (ended('"soon"'), 50),
+    "a retry of nothing": ([head(), b"retry: 0\n\n", *ended("null")[1:]], 50),
+}
+
+
+@pytest.mark.parametrize(("script", "wait"), WAITS.values(), ids=WAITS)
+async def test_it_waits_an_hour_at_most_and_never_hammers(script: list[Step], wait: int) -> None:
+    async with Adversary(script) as server, reading(server.url) as until:
+        lines = await until(lambda line: line.get("reason") == "Not now")
+    assert wait - 10 <= lines[-1]["wait"] <= wait
 
 
 async def test_a_block_without_data_says_where_one_is() -> None:
@@ -118,6 +152,77 @@ async def test_a_block_without_data_says_where_one_is() -> None:
             while len(server.requests) < 2:
                 await asyncio.sleep(0.01)
     assert "last_event_id=evt_b.2" in server.requests[1].target
+
+
+async def test_a_retry_of_nothing_still_doubles_while_the_server_refuses() -> None:
+    first: list[Step] = [head(), b"retry: 0\n\n" + block("{}", event="heartbeat")]
+    async with Adversary(first, [refused()]) as server, reading(server.url, pollAfter=0) as until:
+        lines = await until(lambda line: (line.get("wait") or 0) > 190)
+    assert len([line for line in lines if line.get("reason") == "Not now"]) <= 8
+
+
+async def test_a_ticket_that_never_comes_and_one_that_fails_are_followed_by_a_fresh_one() -> None:
+    alive: list[Step] = [head(), block("{}", event="heartbeat"), Ending.SILENCE]
+    async with Adversary(alive) as server:
+        async with reading(server.url, tickets=["never", "broken", "good"], silence=300) as until:
+            lines = await until(lambda line: line.get("state") == "live")
+        assert [seen.target.partition("ticket=")[2] for seen in server.requests] == ["good"]
+    reasons = [line["reason"] for line in lines if line.get("state") == "reconnecting" and line["wait"]]
+    assert reasons == ["Nothing heard for 0 s", "No ticket today"]
+
+
+async def test_every_request_has_headers_of_its_own_and_a_poll_says_what_it_has() -> None:
+    snapshot = b'{"id": "evt_s.9", "metrics": {"total": 3}, "sentiment_updates": []}'
+
+    def script(seen: Seen) -> list[Step]:
+        if "/snapshot" not in seen.target:
+            return [refused()]
+        if seen.headers.get("if-none-match") == '"one"':
+            return [head("304 Not Modified")]
+        return [head(content_type="application/json", ETag='"one"', Content_Length=str(len(snapshot))) + snapshot]
+
+    async with Adversary(script) as server:
+        async with reading(server.url, user="ann", pollAfter=1, pollInterval=100, maxDelay=100) as until:
+            lines = await until(lambda _: sum("/snapshot" in seen.target for seen in server.requests) > 3)
+        polls = [seen for seen in server.requests if "/snapshot" in seen.target]
+    assert {seen.headers["x-user-id"] for seen in server.requests} == {"ann"}
+    asked = [int(seen.headers["x-asked"]) for seen in server.requests]
+    assert sorted(asked) == list(range(1, len(asked) + 1)), "once for each request"
+    assert {seen.headers.get("if-none-match") for seen in polls[1:]} == {'"one"'}
+    told = [line["data"] for line in lines if line.get("event") == "metrics"]
+    assert told == [{"total": 3}], "what is not new is not told"
+
+
+async def test_a_private_stream_is_polled_with_the_headers_of_its_user() -> None:
+    saved = {("ann", "one"): Saved("one", "Mine", ("AAPL",))}
+    news = item("a:1", "AAPL", at=time.time())
+    async with serving(news, saved=saved, SSE_MAX_CONNECTIONS="1") as service:
+        await service.get("/api/v2/stream")
+        url = f"http://127.0.0.1:{service.port}/api/v2/configurations/one/stream"
+        async with reading(url, user="ann") as until:
+            polled = await until(lambda line: line.get("event") == "sentiment_update")
+    told = [(line["event"], line["polled"]) for line in polled if "event" in line and line["event"] != "stream_end"]
+    assert told == [("configuration", True), ("metrics", True), ("sentiment_update", True)]
+
+
+async def test_a_snapshot_that_is_refused_for_good_is_asked_for_once() -> None:
+    saved = {("ann", "one"): Saved("one", "Mine", ("AAPL",))}
+    async with serving(saved=saved, SSE_TICKET_SECRET=SECRET) as service:
+        reply = await service.get("/api/v2/configurations/one/snapshot?ticket=any")
+        assert reply.status == 401, "a ticket is good for streams alone"
+    unauthorized = head("401 Unauthorized", content_type="application/json", Content_Length="2") + b"{}"
+
+    def script(seen: Seen) -> list[Step]:
+        return [unauthorized if "/snapshot" in seen.target else refused()]
+
+    tickets = [f"t{number}" for number in range(100)]
+    options = {"tickets": tickets, "pollAfter": 1, "pollInterval": 50, "maxDelay": 100}
+    async with Adversary(script) as server, reading(server.url, **options) as until:
+        lines = await until(lambda _: len(server.requests) > 9)
+        streams = [seen.target for seen in server.requests if "/snapshot" not in seen.target]
+        assert len(server.requests) == len(streams) + 1
+    assert [target.partition("ticket=")[2] for target in streams] == tickets[: len(streams)], "each has a fresh ticket"
+    assert not any(line["polling"] for line in lines)
 
 
 async def test_a_stream_that_goes_silent_is_left_and_opened_again() -> None:

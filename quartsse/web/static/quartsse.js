@@ -31,6 +31,7 @@ const DEFAULTS = {
 const limit = () => AbortSignal.timeout(15000); // for what is no stream
 
 const LONGEST = 16 * 2 ** 20; // characters of one event; a stream without an end of line would fill the memory
+const [SHORTEST_WAIT, LONGEST_WAIT] = [50, 3600000]; // ms, whatever the server says; a timer of 2 ** 31 goes off at once
 const REMEMBERED = 20000; // identities kept to recognise repeats; the oldest goes first
 
 /** Opens a stream; it lives until `close()`. */
@@ -123,15 +124,15 @@ export class Stream {
       failed: current((failure) => this.#failed(failure)),
     };
     try {
+      this.#listenForSilence();
       const url = this.#address(this.#url);
       if (this.#options.ticket) url.searchParams.set("ticket", await this.#options.ticket());
       const headers = await this.#headers();
       if (epoch !== this.#epoch) return;
-      this.#listenForSilence();
       const open = this.mode === "fetch" ? overFetch : overEventSource;
       this.#hangUp = open(url.href, on, { ...this.#options, headers, probe: !this.#options.ticket });
     } catch (error) {
-      on.failed({ reason: error.message });
+      on.failed({ reason: error?.message ?? String(error) });
     }
   }
 
@@ -198,7 +199,8 @@ export class Stream {
     // A ticket may have expired on the way; the next attempt has a fresh one.
     if (fatal && !(status === 401 && this.#options.ticket)) return this.close(reason);
     if (!quiet) this.#failures += 1;
-    const delay = retryMs ?? this.#backoff(retryAfter);
+    const wanted = Number.isFinite(retryMs) ? retryMs : this.#backoff(retryAfter);
+    const delay = Math.min(Math.max(wanted, SHORTEST_WAIT), LONGEST_WAIT);
     this.#timers.retry = setTimeout(() => this.#open(), delay);
     this.#say({ name, reason, retryAt: Date.now() + delay });
     const { pollAfter } = this.#options;
@@ -208,7 +210,8 @@ export class Stream {
 
   #backoff(retryAfter = 0) {
     const { minDelay, maxDelay, random } = this.#options;
-    const ceiling = Math.min(maxDelay, (this.#retry ?? minDelay) * 2 ** Math.max(0, this.#failures - 1));
+    const base = Math.max(this.#retry ?? minDelay, SHORTEST_WAIT);
+    const ceiling = Math.min(maxDelay, base * 2 ** Math.max(0, this.#failures - 1));
     return Math.max(ceiling * (0.5 + random() / 2), retryAfter * 1000 * (1 + random() / 4));
   }
 
@@ -236,7 +239,10 @@ export class Stream {
     const { pollInterval, random } = this.#options;
     const timer = setTimeout(() => this.#poll(), pollInterval * (0.75 + random() / 2));
     this.#timers.poll = timer;
-    const snapshot = await this.snapshot().catch(() => undefined);
+    const snapshot = await this.snapshot().catch((error) => {
+      // Refused for good, as a ticket's holder is: not asked again until the stream has been live.
+      if (error.fatal && this.#timers.poll === timer) clearTimeout(timer);
+    });
     if (this.#timers.poll !== timer || snapshot === undefined) return;
     this.#say({ polling: true });
     if (snapshot) this.#apply(snapshot);
@@ -252,7 +258,7 @@ export class Stream {
     const credentials = this.#options.withCredentials ? "include" : "same-origin";
     const answer = await this.#options.fetch(url.href, { headers, credentials, cache: "no-store", signal: limit() });
     if (answer.status === 304) return null;
-    if (!answer.ok) throw new Error(statusLine(answer));
+    if (!answer.ok) throw Object.assign(new Error(statusLine(answer)), { fatal: !isPassing(answer) });
     const body = await answer.json();
     this.#etag = answer.headers.get("ETag") ?? "";
     return body;
@@ -346,15 +352,17 @@ function overFetch(url, on, { fetch, headers, withCredentials }) {
 
 async function failureOf(answer) {
   const { status } = answer;
-  const seconds = secondsOf(answer.headers.get("Retry-After"));
-  const passing = (status >= 500 && status !== 501) || status === 408 || status === 425 || status === 429;
+  const seconds = secondsOf(answer.headers.get("Retry-After"), Date.parse(answer.headers.get("Date")) || Date.now());
   const body = parse(await answer.text().catch(() => ""));
   const name = status === 429 || body?.max_connections !== undefined ? "full" : undefined;
-  return { name, status, reason: body?.detail ?? statusLine(answer), retryAfter: seconds, fatal: !passing };
+  return { name, status, reason: body?.detail ?? statusLine(answer), retryAfter: seconds, fatal: !isPassing(answer) };
 }
 
-/** Seconds in a Retry-After, which may be a date (RFC 9110, section 10.2.3); 0 for what is neither. */
-const secondsOf = (text) => Math.max(0, Number(text ?? "") || (Date.parse(text) - Date.now()) / 1000 || 0);
+/** Whether a refusal may be over by and by. */
+const isPassing = ({ status }) => (status >= 500 && status !== 501) || [408, 425, 429].includes(status);
+
+/** Seconds in a Retry-After, which may be a date by the server's clock (RFC 9110, section 10.2.3); 0 for neither. */
+const secondsOf = (text, now) => Math.max(0, Number(text ?? "") || (Date.parse(text) - now) / 1000 || 0);
 
 const statusLine = (answer) => `The server answered ${answer.status} ${answer.statusText}`.trim();
 
@@ -386,7 +394,8 @@ export class Parser {
     if (this.#afterCr && text[0] === "\n") text = text.slice(1);
     else if (text === "") return;
     this.#afterCr = text.endsWith("\r");
-    const lines = (this.#rest + text).split(/\r\n|\n|\r/);
+    const lines = text.split(/\r\n|\n|\r/);
+    lines[0] = this.#rest + lines[0]; // only what is new is searched: a long line comes in many pieces
     this.#rest = lines.pop();
     for (const line of lines) this.#line(line);
     if (this.#rest.length + this.#length > LONGEST) throw new RangeError("An event is too large");
