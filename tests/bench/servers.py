@@ -408,6 +408,33 @@ class Centrifugo(HttpServer):
         return [b'{"commands":[%b]}' % commands]
 
 
+class Mercure(Server):
+    """Mercure's hub, built from source by Go; no web server of its own in front, which would only cost more."""
+
+    name = "mercure"
+    paths: Sequence[str] = ("/.well-known/mercure?topic=bench",)
+
+    @staticmethod
+    def missing() -> str | None:
+        """Go, where it has not been built yet."""
+        return None if shutil.which("go") or (BUILD / "mercure").exists() else "Go"
+
+    def command(self) -> list[str]:
+        """Built on the spot, with the versions and hashes that lie beside it."""
+        if not (BUILD / "mercure").exists():
+            build = ["go", "build", "-o", str(BUILD / "mercure"), "."]
+            subprocess.run(build, cwd=HERE / "peers" / "mercure", check=True)
+        return [str(BUILD / "mercure"), str(self.port)]
+
+    def environment(self) -> dict[str, str]:
+        """It has one core, and is told so."""
+        return super().environment() | {"GOMAXPROCS": "1"}
+
+    def publish(self, count: int) -> None:
+        """A line an event."""
+        self.write(b"".join(line + b"\n" for line in self.payloads(count)))
+
+
 class Python(HttpServer):
     """A Python server, in an environment of its own."""
 
@@ -443,6 +470,7 @@ SERVERS: dict[str, type[Server]] = {
         Compressed,
         Nchan,
         Centrifugo,
+        Mercure,
         Pushpin,
         SseStarlette,
         PlainQuart,
