@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytest_asyncio
@@ -142,6 +142,23 @@ async def test_a_feed_that_hangs_is_stale_and_the_data_dimmed(serve: Serve, tabl
         await assert_accessible(page)
         proxy.fault = None
         await expect(pill(page)).to_have_attribute("data-state", "live", timeout=20_000)
+
+
+async def test_a_stream_that_the_server_ends_says_why_and_when_it_is_tried_again(serve: Serve, page: Page) -> None:
+    served = await asyncio.to_thread(serve, SSE_MAX_STREAM_AGE="2", SSE_RETRY_MS="30000", **PAGE)
+    await live(page, served.url)
+    await expect(pill(page)).to_have_attribute("data-state", "ended", timeout=10_000)
+    await expect(pill(page)).to_contain_text(re.compile(r"Ended by server.*trying again in \d+ s", re.DOTALL))
+    await expect(page.get_by_test_id("banner")).to_contain_text("reached its greatest age")
+    await assert_accessible(page)
+    await page.get_by_test_id("retry-now").click()
+    await expect(pill(page)).to_have_attribute("data-state", "live")
+    await page.route("**/api/v2/stream?*", lambda route: route.fulfill(status=404, body="{}"))
+    await expect(pill(page)).to_have_attribute("data-state", "ended", timeout=10_000)
+    await page.get_by_test_id("retry-now").click()
+    await expect(pill(page)).to_have_attribute("data-state", "closed")
+    await expect(page.get_by_test_id("banner")).to_contain_text("404")
+    await assert_accessible(page)
 
 
 async def test_two_tabs_share_one_connection_and_the_second_takes_over(
@@ -370,10 +387,14 @@ async def test_axe_finds_nothing_in_any_view_or_state(
 
 
 async def assert_accessible(page: Page) -> None:
-    """What axe finds in the state that a page is in: nothing."""
-    await page.emulate_media(reduced_motion="reduce")
+    """What axe finds in the state that a page is in: nothing, in either colours."""
+    if not AXE.exists():
+        return
     await page.evaluate(AXE.read_text(encoding="utf-8"))
-    assert not await violations(page)
+    schemes: tuple[Literal["dark", "light"], ...] = ("dark", "light")
+    for scheme in schemes:
+        await page.emulate_media(reduced_motion="reduce", color_scheme=scheme)
+        assert not await violations(page)
 
 
 async def violations(page: Page) -> list[str]:
