@@ -89,6 +89,21 @@ async def someone_else(_: Request) -> bytes:
     return answer(200, b"<html>Please log in</html>")
 
 
+async def someone_s_json(_: Request) -> bytes:
+    """Something else that speaks JSON."""
+    return answer(200, b'{"login": "https://portal.example/"}')
+
+
+async def another_language(_: Request) -> bytes:
+    """A captive portal whose page is not even UTF-8."""
+    return answer(200, "<html>Bitte anmelden, schöne Grüße</html>".encode("latin-1"))
+
+
+async def gibberish(_: Request) -> bytes:
+    """A proxy that fails, and says so in no known way."""
+    return answer(502, b"\xff\xfe[]")
+
+
 def later_pages(fault: Fault) -> Fault:
     """A fault that only pages behind the first meet."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import batched
 from typing import Any
 
@@ -17,6 +18,7 @@ from quartsse.feed.dynamodb import client, lazily
 from quartsse.hub.events import Configuration, event
 from quartsse.hub.filters import TICKER
 from tests.dynamodb import Tables, configuration
+from tests.feed import fault_proxy as faults
 
 ANN = ("ann", "one")
 MINE = Saved("one", "Mine", ("AAPL",))
@@ -127,6 +129,28 @@ async def test_a_table_that_is_not_there_cannot_be_read(users: UsersTable) -> No
         await gone.get(ANN)
     with pytest.raises(SourceError, match="cannot read gone"):
         await gone.get_all([ANN])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.half_an_answer, faults.someone_else, faults.someone_s_json, faults.another_language, faults.gibberish],
+)
+async def test_an_answer_that_is_not_dynamodbs_is_a_failure_and_never_that_there_is_none(
+    fault: faults.Fault, table: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await table.configure(*ANN, "AAPL")
+    async with faults.fault_proxy(table.endpoint) as proxy:
+        for name, value in replace(table, endpoint=proxy.endpoint).environment().items():
+            monkeypatch.setenv(name, value)
+        get = lazily(client)
+        users = UsersTable(get, table.users)
+        assert await users.get_all([ANN]) == {ANN: MINE}
+        proxy.fault = fault
+        with pytest.raises(SourceError):
+            await users.get(ANN)
+        with pytest.raises(SourceError):
+            await users.get_all([ANN])
+        get().close()
 
 
 async def test_keys_of_the_table_may_have_the_names_of_what_is_read() -> None:

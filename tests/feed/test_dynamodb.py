@@ -113,10 +113,18 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Client]]:
 REQUEST = query_request("news", "by_sentiment", "neutral", 0, FOREVER)
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>captive portal</html>", b"{}", b"[]", b'"x"', b'{"Items": null}'])
-def test_an_answer_that_is_not_dynamodbs_has_no_items(at: Callable[..., Client], body: bytes) -> None:
-    with answering(200, body) as (endpoint, _):
-        assert not isinstance(at(endpoint).query(**REQUEST).get("Items"), list)
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>captive portal</html>", b"\xff\xfe", b"{}", b"[]", b'"x"', b'{"Items": null}', b'{"Items": [']
+)
+def test_an_answer_that_is_not_dynamodbs_is_a_failure(at: Callable[..., Client], body: bytes) -> None:
+    with answering(200, body) as (endpoint, _), pytest.raises(BotoCoreError, match="not a whole answer"):
+        at(endpoint).query(**REQUEST)
+
+
+@pytest.mark.parametrize("body", [b"<html>bad gateway</html>", b"\xff\xfe", b"[]"])
+def test_a_failure_that_is_not_dynamodbs_is_a_failure_too(at: Callable[..., Client], body: bytes) -> None:
+    with answering(502, body) as (endpoint, _), pytest.raises(ClientError):
+        at(endpoint).query(**REQUEST)
 
 
 def test_a_failing_server_is_asked_twice_and_no_more(at: Callable[..., Client]) -> None:

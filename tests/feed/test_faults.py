@@ -16,9 +16,11 @@ REFUSALS = {
     "no index": (faults.missing_index, "check SSE_INDEX"),
     "server error": (faults.server_error, "InternalServerError"),
     "someone else": (faults.someone_else, "not DynamoDB"),
+    "another language": (faults.another_language, "not DynamoDB"),
+    "gibberish": (faults.gibberish, "refused or failed"),
     "time-out": (faults.hanging, "took too long"),
     "broken": (faults.breaking, "broke off"),
-    "half an answer": (faults.half_an_answer, ""),
+    "half an answer": (faults.half_an_answer, "broke off"),
 }
 
 

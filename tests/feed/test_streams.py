@@ -4,6 +4,7 @@ import asyncio
 import json
 import time as times
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from quartsse.feed.source import Batch
 from quartsse.feed.streams import ITERATOR_SECONDS, SETTLING, StreamsSource
 from quartsse.feed.window import Window
 from tests.dynamodb import Tables
+from tests.feed import fault_proxy as faults
 from tests.feed.feeding import NOW, Listener, Time
 from tests.feed.rig import Rig
 from tests.feed.stream_double import ARN, StreamDouble
@@ -249,6 +251,28 @@ async def test_a_third_reader_is_patient_and_loses_nothing() -> None:
     assert await feed.poll() is None
     assert len(feed.said) == 2
     assert feed.table.whole_reads == 1
+
+
+async def test_an_answer_that_is_not_dynamodbs_is_a_failure(table: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with faults.fault_proxy(table.endpoint) as proxy:
+        for name, value in replace(table, endpoint=proxy.endpoint).environment().items():
+            monkeypatch.setenv(name, value)
+        get = lazily(partial(client, service="dynamodbstreams"))
+        source = StreamsSource(get, table.sentiments, StreamDouble())
+
+        async def read() -> list[Batch]:
+            return [batch async for batch in source.read(NOW - 86_400, whole=False)]
+
+        assert await read()
+        for fault in (faults.someone_s_json, faults.half_an_answer, faults.another_language):
+            for again in (False, True):  # which asks for the shards, and for an iterator
+                proxy.fault = fault
+                source._read_at = None if again else source._read_at
+                with pytest.raises(SourceError):
+                    await read()
+                proxy.fault = None
+                await read()
+        get().close()
 
 
 @pytest.mark.parametrize("operation", ["describe_stream", "get_shard_iterator", "get_records"])
