@@ -46,7 +46,7 @@ proof: $(READY) $(FROM_NPM) ## every attack and proof but the mutants: web platf
 fuzz: $(READY) ## ten thousand malformed requests against a running service (ARGS="COUNT SEED")
 	$(BIN)/python -m tests.proof.fuzz $(ARGS)
 
-mutants: $(READY) ## each defence of docs/security.md turned off: a test must go red (ARGS="a word" to choose)
+mutants: $(READY) ## each defence of docs/security.md turned off, the feed made wrong: a test must go red (ARGS="a word" to choose)
 	$(BIN)/python -m tests.proof.mutants $(ARGS)
 
 supply-chain: $(READY) ## pins and hashes, known holes, licences, secrets in the tree

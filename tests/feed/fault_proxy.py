@@ -19,6 +19,11 @@ class Request:
     number: int
 
     @property
+    def label(self) -> object:
+        """The partition that a Query asks for, if it is one."""
+        return self.body.get("ExpressionAttributeValues", {}).get(":label", {}).get("S")
+
+    @property
     def goes_on(self) -> bool:
         """Whether it asks for a page behind the first."""
         return "ExclusiveStartKey" in self.body
@@ -122,6 +127,15 @@ def every(nth: int, fault: Fault) -> Fault:
     return some
 
 
+def of_label(label: str, fault: Fault) -> Fault:
+    """A fault that only queries of one partition meet."""
+
+    async def some(request: Request) -> bytes | None:
+        return await fault(request) if request.label == label else None
+
+    return some
+
+
 class FaultProxy:
     """Passes requests on to DynamoDB, unless `fault` has another idea. Counts what passes by."""
 
@@ -171,12 +185,11 @@ class FaultProxy:
             self._deaf.add(task)
         try:
             while request := await self._request(reader):
-                if task in self._deaf:
-                    await asyncio.Event().wait()
+                fault = hanging if task in self._deaf else self.fault
                 self.under_way += 1
                 self.most_under_way = max(self.most_under_way, self.under_way)
                 try:
-                    given = await _unless_it_leaves(reader, self.fault(request)) if self.fault else None
+                    given = await _unless_it_leaves(reader, fault(request)) if fault else None
                     writer.write(given if given is not None else await self._pass_on(request.raw))
                 finally:
                     self.under_way -= 1

@@ -147,9 +147,12 @@ class Listener(Hub):
         super().__init__(clock=time.clock if time else None, instance="test")
         self.updates: list[Event] = []
         self.totals: list[Event] = []
+        self.ticks: list[list[Event]] = []
+        """The updates once more, as they came together."""
 
     def publish(self, updates: Sequence[Event], metrics: Event | None = None, origin: Origin | None = None) -> None:
         self.updates += updates
+        self.ticks.append(list(updates))
         self.totals += [metrics] if metrics else []
         super().publish(updates, metrics, origin)
 

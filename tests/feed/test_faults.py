@@ -1,12 +1,13 @@
 """The feed while DynamoDB, or what lies between, fails: through a proxy that makes it so."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
 
 from tests.dynamodb import Tables, record
 from tests.feed import fault_proxy as faults
-from tests.feed.fault_proxy import Fault, FaultProxy, fault_proxy
+from tests.feed.fault_proxy import Fault, FaultProxy, Request, fault_proxy
 from tests.feed.rig import Rig, rig
 
 REFUSALS = {
@@ -91,6 +92,31 @@ async def test_half_open_connections_cost_one_time_out_and_lose_nothing(
         proxy.lose_connections()
         await written_meanwhile(table)
         await recovers(feed)
+
+
+@pytest.mark.parametrize("held", ["positive", "negative"])
+async def test_an_item_that_moves_while_it_is_read_is_told_once_and_never_missing(
+    held: str, table: Tables, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One partition is read before the move and one after it: the read finds it in neither, or in both."""
+    waits, moved = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Request) -> None:
+        waits.set()
+        await moved.wait()
+
+    key = await table.put("moving:1", "MOVING", sentiment="positive")
+    await table.put("other:1", "OTHER", sentiment="neutral")
+    async with rig(table, monkeypatch, endpoint=proxy.endpoint) as feed:
+        proxy.fault = faults.of_label(held, wait)
+        await waits.wait()
+        assert await feed.until(lambda: proxy.under_way == 1)
+        await table.analyse(key, "negative", 0.4)
+        proxy.fault = None
+        moved.set()
+        await feed.polls(4)
+        assert feed.said == [("MOVING", "negative")]
+        assert set(feed.totals) == {2}
 
 
 async def test_a_failure_in_the_middle_of_a_pagination_takes_nothing_away(

@@ -1,8 +1,11 @@
 """QuerySource: what it asks, what that costs, and what it may say about the answer."""
 
+import asyncio
 import random
 import re
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -13,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quartsse.errors import SourceError
+from quartsse.feed.poller import Poller
 from quartsse.feed.query import COLDEST_HOT, HOT_SECONDS, QuerySource, query_request
 from quartsse.feed.source import FOREVER, Batch
 from quartsse.feed.window import Window
-from quartsse.hub.clock import iso
+from quartsse.hub.clock import Clock, iso
 from tests.feed.arithmetic import Index
-from tests.feed.feeding import NOW, Time
+from tests.feed.feeding import NOW, Listener, Time
 
 if TYPE_CHECKING:
     from quartsse.feed.items import Item
@@ -171,6 +175,47 @@ async def test_late_items_are_seen_within_one_sweep() -> None:
         if batches[-1].watermark is not None:
             break
     assert found
+
+
+async def test_a_sweep_takes_as_long_as_the_metric_says_and_a_late_item_comes_no_later() -> None:
+    """Seen from the index: from one query that reaches the window's lower edge to the next one."""
+    index, reached = crowd(6000), list[float]()
+    window, listener = Window(), Listener()
+    since = time.time() - NOW
+    behind = Clock(wall=lambda: time.time() - since)
+
+    def note(request: dict[str, Any]) -> None:
+        values = {name: value["S"] for name, value in request["ExpressionAttributeValues"].items()}
+        if values[":low"] <= iso(window.low + 1) and values[":label"] == "neutral":
+            reached.append(time.monotonic())
+
+    index.before = note
+    source = QuerySource(lambda: index, "news", "by_sentiment", budget=40, population=window, clock=behind)
+    poller = Poller(source, window, listener, interval=0.05, clock=behind)
+    poller.attend()
+    polling = asyncio.create_task(poller.run())
+    try:
+        while not poller.loaded:
+            await asyncio.sleep(0.01)
+        reached.clear()
+        while len(reached) < 3:
+            covered = listener.place.watermark
+            await asyncio.sleep(0.005)
+        while listener.place.watermark == covered:
+            await asyncio.sleep(0.005)
+        said = poller.status().sweep_seconds
+        index.put("late:1", iso(NOW - 20 * HOUR), "negative")
+        written = time.monotonic()
+        while not listener.updates:
+            await asyncio.sleep(0.005)
+        late = time.monotonic() - written
+    finally:
+        polling.cancel()
+        with suppress(asyncio.CancelledError):
+            await polling
+    assert said is not None
+    assert said == pytest.approx(reached[2] - reached[1], rel=0.2)
+    assert late <= 1.2 * max(b - a for a, b in pairwise(reached)) + 0.5
 
 
 async def test_a_crowd_within_one_second_is_got_past() -> None:

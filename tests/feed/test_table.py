@@ -27,25 +27,31 @@ async def test_an_item_is_told_when_it_is_analysed_and_not_when_it_is_written(
         assert (feed.told[0]["score"], feed.told[0]["confidence"], feed.told[0]["source"]) == (0.7, 0.7, "tiingo")
 
 
-async def test_an_item_that_comes_six_hours_late_is_told_like_any_other(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("hours", [6, 23])
+async def test_an_item_that_comes_hours_late_is_told_like_any_other(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
     async with rig(tables, monkeypatch) as feed:
         await tables.analyse(await tables.put("a:1", "AAPL"), "positive")
         await feed.polls(1)
-        await tables.analyse(await tables.put("a:2", "MSFT", age=6 * 3600), "negative")
+        await tables.analyse(await tables.put("a:2", "MSFT", age=hours * 3600), "negative")
         await feed.polls(1)
         assert feed.said == [("AAPL", "positive"), ("MSFT", "negative")]
 
 
+@pytest.mark.parametrize("budget", [100.0, 4.0])
 @pytest.mark.parametrize("minutes", [5, -5])
 async def test_writers_whose_clocks_differ_are_all_heard(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch, minutes: int
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, minutes: int, budget: float
 ) -> None:
-    async with rig(tables, monkeypatch) as feed:
+    """Read whole and swept; five minutes are the hot end, so the one behind it may be the sweep's."""
+    await tables.fill([record(f"old:{n}", "OLD", age=n * 2000, sentiment="neutral") for n in range(40)])
+    async with rig(tables, monkeypatch, budget=budget) as feed:
         await tables.analyse(await tables.put("a:1", age=60 * minutes))
-        await feed.polls(1)
+        assert await feed.until(lambda: feed.said == [("AAPL", "positive")])
+        await feed.polls(3)
         assert feed.said == [("AAPL", "positive")]
+        assert len(feed.poller.window) == 41
 
 
 async def test_a_changed_sentiment_is_one_update_and_moves_the_counts(

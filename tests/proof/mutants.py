@@ -1,4 +1,4 @@
-"""Each defence turned off, one at a time: `python -m tests.proof.mutants [WORD…]` runs those whose text has a word.
+"""Each defence turned off, one at a time: `python -m tests.proof.mutants [TEXT…]` runs those that have a TEXT.
 
 A mutant is a change in a copy of the tree, and the tests of which one must then fail. It ends with a figure, and with
 status 1 if a change did not apply, a test was red without it, or nothing went red.
@@ -15,7 +15,10 @@ from shutil import copytree, ignore_patterns
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[2]
-REGISTRY = Path(__file__).with_name("mutants.toml")
+DEFENCES = Path(__file__).with_name("mutants.toml")
+"""What docs/security.md names."""
+FEED = Path(__file__).with_name("feed.toml")
+"""What makes the feed wrong."""
 SECONDS = 120
 """How long the tests of one mutant may take: a defence that is off may leave them waiting, and that is red as well."""
 
@@ -41,9 +44,11 @@ class Mutant:
         return text.replace(self.old, self.new)
 
 
-def mutants() -> list[Mutant]:
-    """All of them, in the order of docs/security.md."""
-    entries = tomllib.loads(REGISTRY.read_text())["mutant"]
+def mutants(*registries: Path) -> list[Mutant]:
+    """All of some registries, in their order; of both if none is named."""
+    entries = [
+        entry for registry in registries or (DEFENCES, FEED) for entry in tomllib.loads(registry.read_text())["mutant"]
+    ]
     return [Mutant(**{**entry, "tests": tuple(entry["tests"])}) for entry in entries]
 
 
@@ -81,7 +86,7 @@ class Copy:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the mutants that have one of these words in their text, or all; the exit status."""
+    """Run the mutants that have one of these texts in theirs, or all; the exit status."""
     chosen = [one for one in mutants() if not words or any(word in f"{one.threat} {one.off}" for word in words)]
     guards = sorted({test for mutant in chosen for test in mutant.tests})
     with TemporaryDirectory() as directory:
@@ -91,7 +96,7 @@ def main(words: Sequence[str]) -> int:
             print(f"red before anything was turned off: {' '.join(guards)}")
             return 1
         red = sum(_is_red(copy, mutant) for mutant in chosen)
-    print(f"{red} of {len(chosen)} defences, each turned off, turn a test red; {time.monotonic() - began:.0f} s")
+    print(f"{red} of {len(chosen)} mutants turn a test red; {time.monotonic() - began:.0f} s")
     return int(red != len(chosen))
 
 
