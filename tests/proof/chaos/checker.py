@@ -27,8 +27,6 @@ BACK = 10.0
 """Seconds after an episode in which everyone has to be back."""
 LAG = 15.0
 """Seconds in which what is written is read, by a sweep at the latest, published and heard, if nothing is wrong."""
-BLIND_AFTER = 20.0
-"""Seconds that a feed may need after its table is back: a page in flight takes eight to fail, a pause up to ten."""
 SILENCE = 4.0
 """Seconds: who heard nothing for so long, where a heartbeat comes every other, was disturbed."""
 
@@ -57,7 +55,7 @@ class Breach:
 
 
 class Table:
-    """What the table said, as questions about moments. `blind`: when instances may not have been able to read it."""
+    """What the table said, as questions about moments. `blind`: when it was hidden from somebody."""
 
     def __init__(self, written: Iterable[Written], blind: Iterable[tuple[float, float]] = ()) -> None:
         self.written = sorted(written, key=lambda one: one.began)
@@ -101,7 +99,7 @@ class Table:
         return states[place - 1]
 
     def readable(self, since: float, until: float) -> float:
-        """For how many of the seconds between two moments every instance could read the table."""
+        """For how many of the seconds between two moments nothing hid the table from anybody."""
         hidden = sum(max(0.0, min(until, end) - max(since, begin)) for begin, end in self._blind)
         return max(0.0, until - since) - hidden
 
@@ -147,6 +145,8 @@ class Reading:
     breaches: list[Breach] = field(default_factory=list)
     again: int = 0
     """States that an overlap or an opening showed again."""
+    required: int = 0
+    """States that had to be shown: whether they were is what loss is judged by."""
     folded: int = 0
     """States that were never shown, because the next one stood there before any instance had to have read them."""
     _had: set[tuple[int, str]] = field(default_factory=set)
@@ -239,10 +239,12 @@ class Reading:
 
     def _require(self, state: Written, ticker: str, since: float, chain: Chain) -> None:
         """Hold that a state, or a later one of its item, was shown, if it stood for long enough to be read."""
+        replaced = self.table.replaced(state)
+        must = self.table.readable(since, min(replaced, chain.heard)) >= LAG
+        self.required += must
         if (state.number, ticker) in self._had:
             return
-        replaced = self.table.replaced(state)
-        if self.table.readable(since, min(replaced, chain.heard)) >= LAG:
+        if must:
             words = f"{state} to {ticker}, by a reader whose resumes since {chain.began} were all exact or overlap"
             self._say(state.done, "lost", words)
         elif replaced < chain.heard:
@@ -271,12 +273,13 @@ class Verdict:
 
     breaches: list[Breach]
     again: int
+    required: int
     folded: int
 
 
 def check(record: Record) -> Verdict:
     """Judge a run."""
-    blind = [(episode.began, episode.ended + BLIND_AFTER) for episode in record.episodes if episode.blinding]
+    blind = [(one.began, one.hidden) for one in record.episodes if one.hidden is not None]
     table, identities = Table(record.written, blind), Identities()
     readings = [Reading(history, table, identities) for history in record.histories]
     for reading in readings:
@@ -289,7 +292,10 @@ def check(record: Record) -> Verdict:
                 words = f"{back:.1f} s after {', '.join(episode.kinds)}"
                 breaches.append(Breach(episode.ended, "not back", history.name, words))
     return Verdict(
-        sorted(breaches), sum(reading.again for reading in readings), sum(reading.folded for reading in readings)
+        sorted(breaches),
+        sum(reading.again for reading in readings),
+        sum(reading.required for reading in readings),
+        sum(reading.folded for reading in readings),
     )
 
 

@@ -108,8 +108,8 @@ class Episode:
     kinds: tuple[str, ...]
     began: float
     ended: float
-    blinding: bool
-    """Whether instances may not have read the table meanwhile."""
+    hidden: float | None = None
+    """Until when what was written may be read, or heard, later than otherwise; None if it may not."""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 LEAST_PAUSE, MOST_PAUSE = 11.0, 14.0
 """Seconds between two episodes: everyone has to be back within ten."""
 INSTANCES = 2
+BACKING_OFF, IN_FLIGHT = 12.0, 20.0
+"""Seconds that a feed may need after its table is back: a pause of up to ten, and where it hung first eight until that
+has failed."""
+HELD_UP = 3.0
+"""And a stream, until what was held up has arrived."""
 TWO, BOTH = 0.4, 0.3
 """How often two faults overlap, and how often one that is aimed hits both instances."""
 
@@ -22,28 +27,28 @@ class Kind:
     most: float
     aimed: bool = False
     """At one of the instances, or at both where `both` came up."""
-    blinding: bool = False
-    """Whether instances cannot read the table meanwhile."""
+    hides: float | None = None
+    """Where what is written may be read, or heard, later than otherwise: for how many seconds beyond its end."""
 
 
 KINDS = (
     Kind("kill", "processes", 0.5, 5, aimed=True),
     Kind("restart", "processes", 0, 2, aimed=True),
     Kind("roll", "processes", 0, 3),
-    Kind("freeze", "processes", 2, 12, aimed=True, blinding=True),
+    Kind("freeze", "processes", 2, 12, aimed=True, hides=HELD_UP),
     Kind("cut", "network", 1, 6, aimed=True),
-    Kind("swallow", "network", 3, 12, aimed=True, blinding=True),
-    Kind("throttle", "table", 3, 10, aimed=True, blinding=True),
-    Kind("fail", "table", 3, 10, aimed=True, blinding=True),
-    Kind("break", "table", 3, 10, aimed=True, blinding=True),
-    Kind("hang", "table", 3, 12, aimed=True, blinding=True),
-    Kind("refuse", "table", 3, 10, aimed=True, blinding=True),
+    Kind("swallow", "network", 3, 12, aimed=True, hides=HELD_UP),
+    Kind("throttle", "table", 3, 10, aimed=True, hides=BACKING_OFF),
+    Kind("fail", "table", 3, 10, aimed=True, hides=BACKING_OFF),
+    Kind("break", "table", 3, 10, aimed=True, hides=BACKING_OFF),
+    Kind("hang", "table", 3, 12, aimed=True, hides=IN_FLIGHT),
+    Kind("refuse", "table", 3, 10, aimed=True, hides=BACKING_OFF),
     Kind("cut viewers", "viewers", 1, 6),
-    Kind("swallow viewers", "viewers", 3, 14, blinding=True),
-    Kind("slow viewers", "viewers", 8, 14, blinding=True),
+    Kind("swallow viewers", "viewers", 3, 14, hides=HELD_UP),
+    Kind("slow viewers", "viewers", 8, 14, hides=HELD_UP),
     Kind("come and go", "connects", 3, 8),
     Kind("kill balancer", "balancer", 0, 2),
-    Kind("freeze balancer", "balancer", 2, 8, blinding=True),
+    Kind("freeze balancer", "balancer", 2, 8, hides=HELD_UP),
 )
 
 

@@ -28,6 +28,7 @@ def figures(record: Record, verdict: Verdict) -> list[str]:
         "updates": f"{sum(len(one.updates) for one in connections)} heard, "
         f"{sum(history.repeats for history in histories)} repeats dropped, {verdict.again} shown again, "
         f"{verdict.folded} folded",
+        "had to be heard": f"{verdict.required} updates that were judged one by one",
         "written to heard": _spread(_delays(record)),
         "longest silence": f"{silence:.1f} s",
         "back after a fault": f"{len(back)} readers: {_spread(back)}",
@@ -76,7 +77,7 @@ def _delays(record: Record) -> list[float]:
 
 def _live_again(record: Record) -> list[float]:
     """For each episode that hid the table, and each reader, seconds from its end until the feed was said to be live."""
-    hidden = [one.ended for one in record.episodes if one.blinding]
+    hidden = [one.ended for one in record.episodes if one.hidden is not None]
     places = [(history.live, bisect_left(history.live, at), at) for at in hidden for history in record.histories]
     return sorted(live[place] - at for live, place, at in places if place < len(live))
 

@@ -205,8 +205,9 @@ class Stage:
             for fault in planned.faults:
                 group.create_task(self._inflict(fault))
         kinds = tuple(fault.kind.name for fault in planned.faults)
-        blinding = any(fault.kind.blinding for fault in planned.faults)
-        return Episode(kinds, began, time.monotonic(), blinding)
+        hides = [fault.kind.hides for fault in planned.faults if fault.kind.hides is not None]
+        ended = time.monotonic()
+        return Episode(kinds, began, ended, ended + max(hides) if hides else None)
 
     async def _inflict(self, fault: Fault) -> None:
         await asyncio.sleep(fault.after)

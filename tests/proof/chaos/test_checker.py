@@ -44,7 +44,7 @@ def kinds(
 ) -> list[str]:
     """The kinds of the breaches that the checker finds in one history."""
     history = History("reader 1", tickers, list(connections))
-    episodes = [Episode(("hang",), 0.0, OVER - 5, blinding=True)] if blind else []
+    episodes = [Episode(("hang",), 0.0, OVER - 5, hidden=OVER)] if blind else []
     for at in range(int(OVER)):
         history.heard.append(float(at))
         history.live.append(float(at))
@@ -233,7 +233,7 @@ def test_who_sent_an_id_is_told_how_it_goes_on() -> None:
 
 # Back in time
 
-FAULT = Episode(("kill",), 100.0, 110.0, blinding=False)
+FAULT = Episode(("kill",), 100.0, 110.0)
 
 
 def listener(*times: float, closed: float | None = None, reason: str = "cut") -> History:
@@ -281,5 +281,5 @@ def test_the_figures_say_what_happened() -> None:
     history = History("reader 1", None, [first, connected("exact", heard(THIRD, 301), since=101)])
     record = Record(STATES, [history], [FAULT], 0.0, OVER)
     told = "\n".join(figures(record, check(record)))
-    for words in ("1 episodes: kill 1", "opening 1, exact 1", "cut before the last chunk 1", "3 heard"):
+    for words in ("1 episodes: kill 1", "opening 1, exact 1", "cut before the last chunk 1", "3 heard", "3 updates"):
         assert words in told
