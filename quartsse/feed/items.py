@@ -1,7 +1,7 @@
 """Items: records of the sentiment table, as they leave DynamoDB and as the feed keeps them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from sys import intern
@@ -17,7 +17,12 @@ LABELS: tuple[Label, ...] = ("positive", "neutral", "negative")
 MOST_TICKERS = 50
 _LONGEST_KEY = 1024
 LONGEST_SOURCE = 64
-_SIGN = {"positive": 1.0, "neutral": 0.0, "negative": -1.0}
+_SIGNED: Mapping[str, Callable[[float], float]] = {
+    "positive": lambda confidence: confidence,
+    "neutral": lambda _: 0.0,
+    "negative": lambda confidence: 0.0 - confidence,
+}
+"""The score by label, from the confidence. What is equal is one object: a float takes 24 bytes of each item."""
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]00:?00)?", re.ASCII)
 
@@ -60,7 +65,7 @@ def item_in(record: Record) -> Item:
     """The item in a record. Raises MalformedItem."""
     source_id, stamp = _text(record, "source_id"), _text(record, "timestamp")
     sentiment = _text(record, "sentiment")
-    if sentiment not in _SIGN:
+    if sentiment not in _SIGNED:
         raise MalformedItem("sentiment")
     score, confidence = _scores(record, sentiment)
     tickers = _tickers(record)
@@ -115,10 +120,11 @@ def _scores(record: Record, sentiment: str) -> tuple[float, float]:
     if own is not None:
         if not 0 <= own <= 1:
             raise MalformedItem("confidence")
-        return score + 0.0, own
+        return score + 0.0, own + 0.0
     if score < 0:
         raise MalformedItem("score")
-    return score * _SIGN[sentiment] + 0.0, score  # and never -0.0, which JSON would show
+    confidence = score + 0.0  # and never -0.0, which JSON would show
+    return _SIGNED[sentiment](confidence), confidence
 
 
 def _texts(record: Record, name: str) -> tuple[str, ...]:

@@ -99,6 +99,7 @@ class Poller:
         self._failures = 0
         self._reason: str | None = None
         self._whole = True
+        self._whole_next = False
         self._idle = True
         self._woken_at = self._clock.monotonic()
         self._started_at = self._woken_at
@@ -199,7 +200,8 @@ class Poller:
         while True:
             if self._abandoned():
                 await self._rest()
-            self._whole = self._whole or self._after_a_gap
+            self._whole = self._whole or self._whole_next or self._after_a_gap
+            self._whole_next = False
             self._started_at = self._clock.monotonic()
             pause = await self._poll()
             spent = 0 if self._failures else self._clock.monotonic() - self._started_at
@@ -329,10 +331,13 @@ class Poller:
         self._wake()
 
     def _wake(self) -> None:
-        """Somebody attends: if it was idle, or slept too long, the window must be read again before it is shown."""
+        """Somebody attends: if it was idle, or slept too long, the window must be read again before it is shown.
+
+        A read that is under way began before that, and does not count.
+        """
         if self._idle or self._after_a_gap:
             self._woken_at = self._clock.monotonic()
-            self._whole = True
+            self._whole_next = True
         self._idle = False
         self._wanted.set()
 

@@ -46,8 +46,18 @@ def test_an_item_with_a_confidence_of_its_own_has_a_signed_score() -> None:
     assert (read.score, read.confidence) == (-0.3, 0.9)
 
 
-def test_a_score_of_nothing_is_never_minus_nothing() -> None:
-    assert str(item_in(record(sentiment={"S": "negative"}, score={"N": "0"})).score) == "0.0"
+@pytest.mark.parametrize("confidence", [None, {"N": "-0"}])
+@pytest.mark.parametrize("sentiment", ["positive", "neutral", "negative"])
+def test_nothing_is_never_minus_nothing(sentiment: str, confidence: dict[str, Any] | None) -> None:
+    read = item_in(record(sentiment={"S": sentiment}, score={"N": "-0"}, confidence=confidence))
+    assert (str(read.score), str(read.confidence)) == ("0.0", "0.0")
+
+
+def test_a_score_and_a_confidence_that_are_equal_are_kept_once() -> None:
+    read = item_in(record(sentiment={"S": "positive"}))
+    assert read.score is read.confidence
+    neutral = [item_in(record(sentiment={"S": "neutral"})) for _ in range(2)]
+    assert neutral[0].score is neutral[1].score
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,22 @@ async def test_after_a_freeze_the_window_is_read_whole_at_once(time: Time) -> No
         assert tickers(listener) == ["MSFT"]
 
 
+async def test_a_read_that_was_under_way_when_somebody_came_after_a_freeze_is_not_the_whole_one(time: Time) -> None:
+    source = Script(time, item("a:1"))
+    async with polling(source, time) as (poller, _):
+        await time.pass_by(3)
+        poller.leave()
+        source.takes = 1.0
+        await time.pass_by(1.5)
+        assert source.at_once == 1
+        time.elapsed += 60
+        poller.attend()
+        source.takes = 0.0
+        await time.pass_by(3)
+        assert source.reads[-3:].count(True) == 1
+        assert source.reads[-3] is False
+
+
 async def test_a_freeze_that_only_the_wall_clock_has_seen_is_one_too(time: Time) -> None:
     source = Script(time)
     async with polling(source, time):
