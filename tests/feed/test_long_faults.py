@@ -134,7 +134,7 @@ async def check(name: str, table: Tables, reader: Reader, served: Served, proxy:
     assert 4 <= stale[0] <= 5 + 2 * INTERVAL
     assert reader.named("heartbeat")[-1][1]["feed"] == "live"
     assert proxy.most_under_way <= 3
-    assert asked <= 1.5 * seconds / INTERVAL  # half of what three queries a poll, without a fault, would be
+    assert asked <= 3 * seconds / INTERVAL  # never more than without a fault, though a read has up to 36 attempts
     print(f"{name}: asked {asked} times, stale after {stale[0]:.1f} s, all told {came[-1] - mended:.1f} s after it")
     assert sum("feed: cannot read" in line for line in served.output()) <= 3
 
