@@ -26,8 +26,9 @@ def test_the_first_plan_that_the_docs_print_takes_the_variables_that_are_require
     block = re.search(r"<!-- tested: plan -->\n```sh\n(.*?)```", text, re.DOTALL)
     assert block is not None
     lines = block[1].replace("\\\n", " ").splitlines()
-    assert lines[0] == f"cd infra/{root}"
-    words = shlex.split(lines[2])
+    enter, init, plan = lines
+    assert (enter, init) == (f"cd infra/{root}", "terraform init")
+    words = shlex.split(plan)
     assert words[:2] == ["terraform", "plan"]
     given = dict(word.split("=", 1) for word in words[3::2])
     assert set(given) == set(REQUIRED)
