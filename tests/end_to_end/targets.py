@@ -48,12 +48,12 @@ def served(settings: Mapping[str, str], folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def behind_nginx(settings: Mapping[str, str], folder: Path) -> Iterator[str]:
-    """The service behind nginx, with the configuration that the docs print."""
+def behind_nginx(settings: Mapping[str, str], folder: Path, changes: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The service behind nginx, with the configuration that the docs print, or with parts of it changed."""
     program = _program("nginx")
     with served(settings, folder) as url:
         port = free_port()
-        written = _documented("nginx", url, {"listen 80;": f"listen 127.0.0.1:{port};"})
+        written = _documented("nginx", url, {"listen 80;": f"listen 127.0.0.1:{port};", **(changes or {})})
         configuration = folder / "nginx.conf"
         configuration.write_text(NGINX.format(folder=folder, documented=written))
         with _running([program, "-p", str(folder), "-e", "stderr", "-c", str(configuration)], port):
