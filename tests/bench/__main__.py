@@ -97,8 +97,7 @@ class Run:
 
     def turn(self, load: Load, events: int) -> tuple[dict[str, Any], list[float]]:
         """Ticks for a while, and then nothing; what arrived, and the CPU of each second."""
-        ours = isinstance(self.server, Quartsse)
-        figures, seconds = self._ticks(load, events, partial(self._shared, events) if ours else None)
+        figures, seconds = self._ticks(load, events, self._pace(events))
         if isinstance(self.server, Quartsse):
             self.server.rest()
         return figures, seconds
@@ -142,7 +141,11 @@ class Run:
         )
 
     def _paced(self, load: Load, name: str, events: int) -> None:
-        self._measure(load, name, events, partial(self._shared, events) if isinstance(self.server, Quartsse) else None)
+        self._measure(load, name, events, self._pace(events))
+
+    def _pace(self, events: int) -> Callable[[], None] | None:
+        """What lets so many events come by themselves, for a server that can do that."""
+        return partial(self._shared, events) if isinstance(self.server, Quartsse) else None
 
     def _measure(self, load: Load, name: str, events: int, start: Callable[[], None] | None) -> None:
         figures = self._drive(load, events, start)

@@ -73,8 +73,8 @@ class Server:
         return self._process.pid
 
     def environment(self) -> dict[str, str]:
-        """What it is told by its environment."""
-        return dict(os.environ)
+        """What it is told by its environment: what is written in Go, that it has one core."""
+        return {**os.environ, "GOMAXPROCS": "1"}
 
     def write(self, data: bytes) -> None:
         """Send it something on its standard input."""
@@ -377,7 +377,7 @@ class Centrifugo(HttpServer):
     @staticmethod
     def missing() -> str | None:
         """Go, where it has not been built yet."""
-        return None if shutil.which("go") or (BUILD / "centrifugo").exists() else "Go"
+        return go_for(BUILD / "centrifugo")
 
     def command(self) -> list[str]:
         """With a configuration of its own: nobody has to say who he is, and nothing is kept."""
@@ -398,10 +398,6 @@ class Centrifugo(HttpServer):
         path.write_text(json.dumps(settings))
         return [str(BUILD / "centrifugo"), "--config", str(path)]
 
-    def environment(self) -> dict[str, str]:
-        """It has one core, and is told so."""
-        return super().environment() | {"GOMAXPROCS": "1"}
-
     def bodies(self, count: int) -> list[bytes]:
         """One request with all events."""
         commands = b",".join(b'{"publish":{"channel":"bench","data":%b}}' % data for data in self.payloads(count))
@@ -417,7 +413,7 @@ class Mercure(Server):
     @staticmethod
     def missing() -> str | None:
         """Go, where it has not been built yet."""
-        return None if shutil.which("go") or (BUILD / "mercure").exists() else "Go"
+        return go_for(BUILD / "mercure")
 
     def command(self) -> list[str]:
         """Built on the spot, with the versions and hashes that lie beside it."""
@@ -425,10 +421,6 @@ class Mercure(Server):
             build = ["go", "build", "-o", str(BUILD / "mercure"), "."]
             subprocess.run(build, cwd=HERE / "peers" / "mercure", check=True)
         return [str(BUILD / "mercure"), str(self.port)]
-
-    def environment(self) -> dict[str, str]:
-        """It has one core, and is told so."""
-        return super().environment() | {"GOMAXPROCS": "1"}
 
     def publish(self, count: int) -> None:
         """A line an event."""
@@ -488,6 +480,11 @@ def compiled(name: str) -> Path:
     if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
         subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", str(binary), str(source), "-lm", "-lz"], check=True)
     return binary
+
+
+def go_for(program: Path) -> str | None:
+    """What has to be installed first for a program that Go builds: nothing once it has been built."""
+    return None if shutil.which("go") or program.exists() else "Go"
 
 
 def environment(name: str, packages: Sequence[str]) -> Path:

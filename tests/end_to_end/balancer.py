@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from signal import Signals
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.served import is_healthy
 
 CONFIGURATION = """
 global
-    maxconn 4000
+{tuning}    maxconn 4000
 defaults
     mode http
     option http-keep-alive
@@ -34,23 +35,48 @@ backend instances
 """
 
 
+class Balancer:
+    """Haproxy over the instances that listen on some ports, whoever they are: a process that can be killed, and started
+    again at the same port.
+
+    `tuning`: lines for its `global` section.
+    """
+
+    def __init__(self, ports: Sequence[int], directory: Path, tuning: str = "") -> None:
+        self.port = free_port()
+        self._configuration = directory / "haproxy.cfg"
+        self._log = directory / "haproxy.log"
+        servers = "\n".join(f"    server instance{number} 127.0.0.1:{each}" for number, each in enumerate(ports))
+        self._configuration.write_text(CONFIGURATION.format(port=self.port, servers=servers, tuning=tuning))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it lets somebody through."""
+        command = ["haproxy", "-db", "-f", str(self._configuration)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=clean_environment())
+        assert eventually(lambda: is_healthy(self.port)), self._log.read_text()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def signal(self, number: Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
 @contextmanager
 def balancer(ports: Sequence[int], directory: Path) -> Iterator[int]:
-    """Haproxy over the instances that listen on these ports, whoever they are; gives its own port."""
+    """A balancer that is gone at the end; gives its port."""
     if shutil.which("haproxy") is None:
         pytest.skip("haproxy is not installed: apt-get install haproxy")
-    port = free_port()
-    servers = "\n".join(f"    server instance{number} 127.0.0.1:{each}" for number, each in enumerate(ports))
-    configuration = directory / "haproxy.cfg"
-    configuration.write_text(CONFIGURATION.format(port=port, servers=servers))
-    with (
-        (directory / "haproxy.log").open("wb") as log,
-        subprocess.Popen(
-            ["haproxy", "-db", "-f", str(configuration)], stdout=log, stderr=log, env=clean_environment()
-        ) as process,
-    ):
-        try:
-            assert eventually(lambda: is_healthy(port)), (directory / "haproxy.log").read_text()
-            yield port
-        finally:
-            process.kill()
+    made = Balancer(ports, directory)
+    try:
+        made.start()
+        yield made.port
+    finally:
+        made.kill()

@@ -148,14 +148,7 @@ class Control:
         writer.close()
 
     def _held(self) -> dict[str, int]:
-        return {
-            "tasks": len(asyncio.all_tasks()) - 1,  # but for the one that answers
-            "streams": len(self._parts.streams.open),
-            "slots": self._parts.slots.taken,
-            "subscriptions": len(self._parts.hub.subscriptions),
-            "descriptors": len(list(Path("/proc/self/fd").iterdir())),
-            "memory": _memory(os.getpid()),
-        }
+        return held_in(self._parts) | {"memory": _memory(os.getpid())}
 
     async def _send(self, count: int, size: int, seconds: float) -> None:
         began = time.monotonic()
@@ -190,6 +183,17 @@ class Control:
             if wire is not None and wire._transport is not None:
                 waiting += wire._transport.get_write_buffer_size()
             self._most_unsent = max(self._most_unsent, waiting)
+
+
+def held_in(parts: Parts) -> dict[str, int]:
+    """What a service holds, asked within its process by a task of its own."""
+    return {
+        "tasks": len(asyncio.all_tasks()) - 1,  # but for the one that answers
+        "streams": len(parts.streams.open),
+        "slots": parts.slots.taken,
+        "subscriptions": len(parts.hub.subscriptions),
+        "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+    }
 
 
 def _memory(pid: int) -> int:

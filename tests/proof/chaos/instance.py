@@ -15,6 +15,7 @@ from quartsse import service
 from quartsse.__main__ import main
 from quartsse.settings import Settings
 from quartsse.web.parts import Parts
+from tests.end_to_end.hosted import held_in
 
 MODULE = "tests.proof.chaos.instance"
 
@@ -29,16 +30,6 @@ async def held_by(control: Path) -> dict[str, int]:
     return held
 
 
-def _held(parts: Parts) -> dict[str, int]:
-    return {
-        "tasks": len(asyncio.all_tasks()) - 1,  # but for the one that answers
-        "streams": len(parts.streams.open),
-        "slots": parts.slots.taken,
-        "subscriptions": len(parts.hub.subscriptions),
-        "descriptors": len(list(Path("/proc/self/fd").iterdir())) - 2,  # the one that lists, and the one that asks
-    }
-
-
 def serve() -> None:
     """Serve, and answer for as long as it serves."""
     make_parts, run = service.make_parts, service.serve
@@ -49,7 +40,7 @@ def serve() -> None:
         return made[0]
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(json.dumps(_held(made[0])).encode() + b"\n")
+        writer.write(json.dumps(held_in(made[0])).encode() + b"\n")
         writer.close()
 
     async def run_and_answer(settings: Settings, sock: socket.socket) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from tests.dynamodb import Tables, moto_server, tables_at
-from tests.end_to_end.balancer import CONFIGURATION
+from tests.end_to_end.balancer import Balancer
 from tests.end_to_end.readers import come_and_go
 from tests.feed.fault_proxy import (
     Fault as Answers,
@@ -29,14 +28,14 @@ from tests.feed.fault_proxy import (
     server_error,
     throttling,
 )
-from tests.processes import clean_environment, eventually, free_port
+from tests.processes import free_port
 from tests.proof.chaos.history import Episode
 from tests.proof.chaos.instance import MODULE, held_by
 from tests.proof.chaos.link import Link, State
 from tests.proof.chaos.news import News
 from tests.proof.chaos.plan import INSTANCES, Fault, Planned
 from tests.proof.chaos.readers import Wish
-from tests.served import Served, is_healthy
+from tests.served import Served
 
 BURST, BURST_SECONDS = 40.0, 3.5
 """Wide items a second, and for how long: 300 KB for who asked for everything, more than a stream's buffers hold."""
@@ -115,40 +114,6 @@ class Instance:
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         os.kill(self.served.pid, number)
-
-
-class Balancer:
-    """Haproxy over the instances, as a process that can be killed too."""
-
-    def __init__(self, ports: list[int], directory: Path) -> None:
-        self.port = free_port()
-        self._configuration = directory / "haproxy.cfg"
-        self._log = directory / "haproxy.log"
-        servers = "\n".join(f"    server instance{number} 127.0.0.1:{each}" for number, each in enumerate(ports))
-        configuration = CONFIGURATION.format(port=self.port, servers=servers)
-        self._configuration.write_text(configuration.replace("global\n", f"global\n{SMALL_BUFFERS}"))
-        self._process: subprocess.Popen[bytes] | None = None
-
-    async def start(self) -> None:
-        """Start it, and wait until it lets somebody through."""
-        with self._log.open("ab") as log:
-            self._process = await asyncio.to_thread(
-                subprocess.Popen,
-                ["haproxy", "-db", "-f", str(self._configuration)],
-                stdout=log, stderr=log, env=clean_environment(),
-            )  # fmt: skip
-        assert await asyncio.to_thread(eventually, lambda: is_healthy(self.port)), self._log.read_text()
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        assert self._process is not None
-        self._process.send_signal(number)
 
 
 class Stage:
@@ -319,7 +284,7 @@ class Stage:
         """`kill -9` of the balancer, and a fresh one some seconds later."""
         self.balancer.kill()
         await asyncio.sleep(fault.seconds)
-        await self.balancer.start()
+        await asyncio.to_thread(self.balancer.start)
 
     async def _freeze_balancer(self, fault: Fault) -> None:
         """SIGSTOP and SIGCONT of the balancer."""
@@ -342,9 +307,9 @@ async def stage(seed: int, settings: Mapping[str, str]) -> AsyncIterator[Stage]:
             stack.callback(instance.kill)
             await instance.link.start()
             stack.push_async_callback(instance.link.stop)
-        balancer = Balancer([instance.link.port for instance in instances], directory)
+        balancer = Balancer([instance.link.port for instance in instances], directory, SMALL_BUFFERS)
         stack.callback(balancer.kill)
-        await balancer.start()
+        await asyncio.to_thread(balancer.start)
         made = Stage(tables, instances, balancer, directory, seed)
         await made.viewers.start()
         stack.push_async_callback(made.viewers.stop)
