@@ -12,9 +12,10 @@ from quartsse.hub.clock import Clock
 from quartsse.hub.compression import Gzip
 from quartsse.hub.events import EndReason, Event, FeedState, Resume, retry_field
 from quartsse.hub.filters import Filter
-from quartsse.hub.hub import Hub, Subscription, spread
+from quartsse.hub.hub import Hub, spread
 from quartsse.hub.ids import Place, own_place, place_in
-from quartsse.hub.tick import Origin, Tick, chunk
+from quartsse.hub.subscription import Subscription
+from quartsse.hub.tick import Origin, chunk
 from quartsse.telemetry.metrics import Telemetry
 from quartsse.telemetry.tracing import TRACE
 from quartsse.web.handover import DOOR, Door
@@ -289,12 +290,11 @@ class Stream:
 class Wire(asyncio.Protocol):
     """What is left of a reader after the hand-over: ready-made chunks go straight to its transport."""
 
-    __slots__ = ("_from_client", "_gzip", "_opening", "_paused", "_stream", "_subscription", "_transport")
+    __slots__ = ("_from_client", "_opening", "_paused", "_stream", "_subscription", "_transport")
 
     def __init__(self, stream: Stream, subscription: Subscription) -> None:
         self._stream = stream
         self._subscription = subscription
-        self._gzip = subscription.gzip is not None
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._from_client = 0
@@ -305,7 +305,6 @@ class Wire(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(high=0)  # so that "paused" means "the socket does not take it"
         self._opening = self._paused
-        self._subscription.write = self.write
         self._subscription.wake = self.flush
         self._subscription.unsent = self.unsent
         self.flush()
@@ -314,16 +313,8 @@ class Wire(asyncio.Protocol):
         """Bytes of ticks that were written and that the socket has not taken; what is left of the opening is none."""
         return 0 if self._opening or self._transport is None else self._transport.get_write_buffer_size()
 
-    def write(self, tick: Tick) -> bool:
-        """Send a tick, unless earlier bytes are still unsent."""
-        if self._paused or self._transport is None:
-            return False
-        if not self._transport.is_closing():
-            self._transport.write(tick.gzip_chunk if self._gzip else tick.chunk)
-        return True
-
     def flush(self) -> None:
-        """Send what waits, if the socket takes it; and in any case the end."""
+        """Send what waits, if the socket takes it, and follow from there; and in any case the end."""
         transport, ended = self._transport, self._subscription.ending is not None
         if transport is None or transport.is_closing() or (self._paused and not ended):
             return
@@ -333,6 +324,8 @@ class Wire(asyncio.Protocol):
         if ended:
             transport.write(chunk(self._subscription.finish()) + _LAST_CHUNK)
             transport.close()
+        elif not self._paused:
+            self._subscription.follow(transport.write)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -342,6 +335,7 @@ class Wire(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The socket does not take more: ticks wait in the subscription."""
         self._paused = True
+        self._subscription.pause()
 
     def resume_writing(self) -> None:
         """It takes more again."""

@@ -8,9 +8,9 @@ from quartsse.client import Parser, ServerEvent
 from quartsse.hub.clock import Clock
 from quartsse.hub.events import Event, Heartbeat, Metrics, event
 from quartsse.hub.filters import Filter
-from quartsse.hub.hub import Hub, Subscription
+from quartsse.hub.hub import Hub
 from quartsse.hub.ids import Place, place_in
-from quartsse.hub.tick import Tick
+from quartsse.hub.subscription import Subscription
 
 START = 1_764_671_400.0
 """A moment on the wall clock: 2025-12-02T10:30:00Z."""
@@ -113,30 +113,49 @@ def missed(hub: Hub, wanted: Filter, after: Place | None) -> tuple[str, list[str
 
 @dataclass
 class Reader:
-    """A reader that takes every tick at once and remembers it; `open` is whether it does so now."""
+    """A reader that follows and remembers what it is written, until it is stuck."""
 
     subscription: Subscription
     received: bytes = b""
-    ticks: list[Tick] = field(default_factory=list)
-    open: bool = True
+    chunks: list[bytes] = field(default_factory=list)
+    stuck: bool = False
 
     def __post_init__(self) -> None:
-        self.subscription.write = self._write
         self.subscription.wake = self.flush
+        self.subscription.follow(self.write)
+
+    def write(self, chunk: bytes) -> None:
+        """Be written a tick."""
+        self.chunks.append(chunk)
+        self.received += unchunked(chunk)
+
+    def stop(self) -> None:
+        """Take no more, until `go_on`."""
+        self.stuck = True
+        self.subscription.pause()
+
+    def go_on(self) -> None:
+        """Take what waits, and follow again."""
+        self.stuck = False
+        self.flush()
 
     def flush(self) -> None:
-        if self.open or self.subscription.ending:
+        if not self.stuck or self.subscription.ending:
             self.received += self.subscription.take() + (self.subscription.ending or b"")
+        if not self.stuck:
+            self.subscription.follow(self.write)
 
     @property
     def identities(self) -> list[str]:
         return identities(self.received)
 
-    def _write(self, tick: Tick) -> bool:
-        if self.open:
-            self.ticks.append(tick)
-            self.received += tick.data
-        return self.open
+
+def unchunked(chunk: bytes) -> bytes:
+    """What one chunk of HTTP/1.1's chunked coding holds."""
+    size, _, rest = chunk.partition(b"\r\n")
+    data = rest[: int(size, 16)]
+    assert rest[len(data) :] == b"\r\n"
+    return data
 
 
 def reader(hub: Hub, wanted: Filter = ALL) -> Reader:

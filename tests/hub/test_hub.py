@@ -2,15 +2,16 @@ import gzip
 import json
 import random
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
-from quartsse.hub.compression import Gzip, deflated
+from quartsse.hub.compression import Gzip
 from quartsse.hub.events import KEEP_ALIVE
 from quartsse.hub.filters import Filter
-from quartsse.hub.hub import SLICE, Hub, Subscription, spread
-from quartsse.hub.ids import NOWHERE, Place, place_in
-from quartsse.hub.tick import Tick, chunk
+from quartsse.hub.hub import SLICE, Hub, spread
+from quartsse.hub.ids import Place, place_in
+from quartsse.hub.tick import chunk
 from tests.hub.building import (
     ALL,
     NONE,
@@ -27,8 +28,12 @@ from tests.hub.building import (
     place_of,
     reader,
     totals,
+    unchunked,
     update,
 )
+
+if TYPE_CHECKING:
+    from quartsse.hub.subscription import Subscription
 
 
 def hub_at(time: Time, instance: str = "here", log_events: int = 10_000, resume_margin: float = 5.0) -> Hub:
@@ -53,7 +58,7 @@ def test_totals_come_after_the_updates_that_changed_them_in_one_piece() -> None:
     one = reader(hub)
     hub.publish([update("1"), update("2")], totals(hub))
     assert one.identities == ["1", "2", "m1"]
-    assert len(one.ticks) == 1
+    assert len(one.chunks) == 1
 
 
 def test_totals_are_for_those_who_want_them_also_without_an_update() -> None:
@@ -69,23 +74,22 @@ def test_a_tick_without_anything_for_a_channel_does_not_reach_it() -> None:
     one = reader(hub, only("A"))
     hub.publish([update("1", "B")])
     hub.publish([])
-    assert one.ticks == []
+    assert one.chunks == []
 
 
-def test_readers_of_one_channel_share_one_tick_and_its_chunk() -> None:
+def test_readers_of_one_channel_share_one_chunk() -> None:
     hub = Hub()
     first, second = reader(hub), reader(hub)
     hub.publish([update("1"), update("2")], totals(hub))
-    assert first.ticks[0] is second.ticks[0]
-    assert first.ticks[0].chunk is second.ticks[0].chunk
-    assert first.ticks[0].chunk == chunk(first.received)
+    assert first.chunks[0] is second.chunks[0]
+    assert first.chunks[0] == chunk(first.received)
 
 
-def test_channels_that_get_the_same_share_the_tick_too() -> None:
+def test_channels_that_get_the_same_share_the_chunk_too() -> None:
     hub = Hub()
     first, second = reader(hub, only("A", "B")), reader(hub, only("A", "C"))
     hub.publish([update("1", "A")])
-    assert first.ticks[0] is second.ticks[0]
+    assert first.chunks[0] is second.chunks[0]
 
 
 def test_one_channel_with_and_one_without_totals_do_not_share() -> None:
@@ -221,6 +225,75 @@ def test_ticks_reach_every_reader_in_order_whatever_the_slices() -> None:
     assert all(one.identities == ["0", "1", "2", "3", "4"] for one in crowd)
 
 
+def test_who_is_stuck_at_a_write_has_had_that_tick_and_gets_the_next_one_later() -> None:
+    later = Later()
+    hub = Hub(schedule=later)
+    crowd = [reader(hub) for _ in range(10)]
+
+    def write_the_last(chunk: bytes) -> None:
+        crowd[9].write(chunk)
+        crowd[9].stop()
+
+    crowd[9].subscription.pause()
+    crowd[9].subscription.follow(write_the_last)
+    hub.publish([update("1")])
+    hub.publish([update("2")])
+    later.run()
+    assert crowd[9].identities == ["1"]
+    crowd[9].go_on()
+    hub.publish([update("3")])
+    later.run()
+    assert all(one.identities == ["1", "2", "3"] for one in crowd)
+
+
+@pytest.mark.parametrize("stuck", [0, SLICE - 1, SLICE, 2 * SLICE - 1])
+def test_who_pauses_in_the_middle_of_a_large_fan_out_misses_nothing_and_gets_nothing_twice(stuck: int) -> None:
+    later = Later()
+    hub = Hub(schedule=later)
+    crowd = [reader(hub) for _ in range(2 * SLICE)]
+    hub.publish([update("1")])
+    hub.publish([update("2")])
+    later.step()
+    crowd[stuck].stop()
+    later.run()
+    assert crowd[stuck].identities == (["1"] if stuck < SLICE else [])
+    crowd[stuck].go_on()
+    assert crowd[stuck].identities == ["1", "2"]
+
+
+def test_who_goes_on_in_the_middle_of_a_large_fan_out_is_not_written_what_it_has_taken() -> None:
+    later = Later()
+    hub = Hub(schedule=later)
+    crowd = [reader(hub) for _ in range(2 * SLICE)]
+    crowd[0].stop()
+    hub.publish([update("1")])
+    hub.publish([update("2")])
+    later.step()
+    crowd[0].go_on()
+    assert crowd[0].identities == ["1", "2"]
+    hub.publish([update("3")])
+    later.run()
+    assert all(one.identities == ["1", "2", "3"] for one in crowd)
+
+
+def test_readers_that_come_and_go_leave_nothing_in_their_channel() -> None:
+    hub = Hub()
+    staying = [reader(hub)]
+    for number in range(200):
+        short, stuck = reader(hub), reader(hub)
+        stuck.stop()
+        if number % 50 == 0:
+            staying.append(reader(hub))
+        hub.publish([update(str(number))])
+        short.subscription.close()
+        stuck.subscription.close()
+    channel = staying[0].subscription.channel
+    assert channel is not None
+    assert len(channel._followers) == len(channel._writes) <= 2 * len(staying) + 1
+    assert set(channel.readers()) == {one.subscription for one in staying}
+    assert [len(one.chunks) for one in staying] == [200, 200, 150, 100, 50]
+
+
 def test_a_slice_reaches_so_many_readers_and_no_more() -> None:
     later = Later()
     hub = Hub(schedule=later)
@@ -256,13 +329,13 @@ def test_what_is_published_by_a_reader_s_waking_comes_after_what_woke_it() -> No
     hub = Hub()
     first, second = reader(hub), reader(hub)
 
-    def publish_once(tick: Tick) -> bool:
-        first.received += tick.data
+    def publish_once(data: bytes) -> None:
+        first.write(data)
         if first.identities == ["1"]:
             hub.publish([update("2")])
-        return True
 
-    first.subscription.write = publish_once
+    first.subscription.pause()
+    first.subscription.follow(publish_once)
     hub.publish([update("1")])
     assert first.identities == second.identities == ["1", "2"]
 
@@ -284,14 +357,16 @@ def test_a_reader_that_leaves_in_the_middle_of_a_fan_out_does_not_disturb_it() -
     hub = Hub()
     crowd = [reader(hub) for _ in range(10)]
 
-    def leave_with_others(tick: Tick) -> bool:
+    def leave_with_others(data: bytes) -> None:
         for one in crowd[3:7]:
             one.subscription.close()
-        return True
 
-    crowd[3].subscription.write = leave_with_others
+    crowd[3].subscription.pause()
+    crowd[3].subscription.follow(leave_with_others)  # it comes last now
     hub.publish([update("1")])
-    assert [one.identities for one in crowd] == [["1"]] * 3 + [[]] * 4 + [["1"]] * 3
+    assert [one.identities for one in crowd] == [["1"]] * 3 + [[]] + [["1"]] * 6
+    hub.publish([update("2")])
+    assert [one.identities for one in crowd] == [["1", "2"]] * 3 + [[]] + [["1"]] * 3 + [["1", "2"]] * 3
 
 
 @pytest.mark.parametrize("readers", [10, 3 * SLICE])
@@ -301,10 +376,11 @@ def test_a_reader_that_raises_is_heard_of_and_costs_the_others_nothing(readers: 
     hub = Hub(schedule=later if scheduled else None)
     crowd = [reader(hub) for _ in range(readers)]
 
-    def broken(tick: Tick) -> bool:
+    def broken(data: bytes) -> None:
         raise RuntimeError("a bug")
 
-    crowd[4].subscription.write = broken
+    crowd[4].subscription.pause()
+    crowd[4].subscription.follow(broken)
     with pytest.raises(RuntimeError, match="a bug"):
         publish_and_deliver(hub, later, "1")
     later.run()
@@ -358,12 +434,15 @@ def test_what_is_not_taken_waits_in_order() -> None:
 def test_a_tick_is_not_written_past_one_that_waits() -> None:
     hub = Hub()
     one = reader(hub)
-    one.open = False
+    one.stop()
     hub.publish([update("1")])
-    one.open = True
     hub.publish([update("2")])
-    one.flush()
-    assert one.identities == ["1", "2"]
+    with pytest.raises(RuntimeError, match="taken first"):
+        one.subscription.follow(one.write)
+    one.go_on()
+    hub.publish([update("3")])
+    assert one.identities == ["1", "2", "3"]
+    assert len(one.chunks) == 1
 
 
 def test_of_totals_that_wait_only_the_last_is_kept_and_every_update() -> None:
@@ -402,7 +481,7 @@ def test_ten_thousand_totals_that_wait_take_the_room_of_one() -> None:
 def lagging(backlog_bytes: int) -> tuple[Hub, Reader]:
     hub = Hub(backlog_bytes=backlog_bytes, retry_ms=1000, chance=random.Random(1))
     one = reader(hub)
-    one.open = False
+    one.stop()
     return hub, one
 
 
@@ -459,7 +538,7 @@ def test_readers_that_lag_together_do_not_come_back_together() -> None:
     hub = Hub(backlog_bytes=0, retry_ms=3000)
     readers = [reader(hub) for _ in range(100)]
     for one in readers:
-        one.open = False
+        one.stop()
     hub.publish([update("1")])
     hub.publish([update("2")])
     waits = [parsed(one.received)[-1].retry for one in readers]
@@ -473,7 +552,7 @@ def test_an_end_comes_after_what_waits_and_says_why_and_when_to_come_back() -> N
     hub = Hub(instance="here")
     hub.advance(START)
     one = reader(hub)
-    one.open = False
+    one.stop()
     hub.publish([update("1")])
     one.subscription.end("max_age", 1234)
     assert one.received == (
@@ -588,12 +667,12 @@ def test_a_gzip_stream_that_moves_to_another_channel_ends_with_the_sum_of_both()
     assert subscription.gzip is not None
     body = [subscription.gzip.encode(b": hello\n\n")]
 
-    def write(tick: Tick) -> bool:
-        body.append(deflated(tick.data))
-        return True
+    def follow() -> None:
+        body.append(subscription.take())
+        subscription.follow(lambda data: body.append(unchunked(data)))
 
-    subscription.write = write
-    body.append(subscription.take())
+    subscription.wake = follow
+    follow()
     hub.publish([update("1", "A")])
     hub.refilter(subscription, only("B"))
     hub.publish([update("2", "B")])
@@ -605,11 +684,9 @@ def test_a_gzip_stream_that_moves_to_another_channel_ends_with_the_sum_of_both()
 def test_the_same_filter_again_changes_nothing() -> None:
     hub = Hub()
     one = reader(hub, only("A"))
-    before = one.subscription.place
     hub.refilter(one.subscription, only("A"))
-    hub.publish([update("1", "A")])
-    assert one.identities == ["1"]
-    assert before != NOWHERE
+    one.subscription.end("draining", 1)
+    assert place_of(parsed(one.received)[-1]) == hub.place, "it needs no new opening"
 
 
 def test_who_was_refiltered_and_ended_before_the_new_state_came_gets_a_new_opening() -> None:
@@ -812,7 +889,7 @@ def cost_of_a_tick(filters: list[Filter]) -> int:
     hub = Hub()
     readers = [reader(hub, wanted) for wanted in filters]
     hub.publish([update("1", "A")])
-    return len({id(tick) for one in readers for tick in one.ticks})
+    return len({id(data) for one in readers for data in one.chunks})
 
 
 def test_five_hundred_filters_that_one_update_matches_are_served_with_one_frame() -> None:

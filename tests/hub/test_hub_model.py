@@ -11,11 +11,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from quartsse.client import ServerEvent
 from quartsse.hub.compression import Gzip
 from quartsse.hub.filters import Filter
-from quartsse.hub.hub import Hub, Subscription
+from quartsse.hub.hub import Hub
 from quartsse.hub.ids import Place
-from quartsse.hub.tick import Tick
+from quartsse.hub.subscription import Subscription
 from tests.hub import building
-from tests.hub.building import ALL, NONE, Later, Time, identity_of, only, parsed, place_of, update
+from tests.hub.building import ALL, NONE, Later, Time, identity_of, only, parsed, place_of, unchunked, update
 
 FILTERS = [ALL, NONE, only("A"), only("B"), only("A", "B"), only("A", metrics=False), Filter(None, metrics=False)]
 LOG_EVENTS = 8
@@ -33,6 +33,10 @@ class Modelled:
     expected: list[str]
     opening: bytes = b""
     reading: bool = True
+    follows: bool = False
+    """Whether it is written to while it reads, or takes what waits."""
+    full: bool = False
+    """Whether the next write is the last one that it takes for now."""
     sent: bytes = b""
     """Its body, in the coding that it takes."""
 
@@ -48,6 +52,18 @@ class Modelled:
 
     def take(self) -> None:
         self.get(self.subscription.take())
+        if self.follows and self.reading:
+            self.subscription.follow(self.write)
+
+    def write(self, chunk: bytes) -> None:
+        self.get(unchunked(chunk))
+        if self.full:
+            self.full = self.reading = False
+            self.subscription.pause()
+
+    def woken(self) -> None:
+        if self.reading:
+            self.take()
 
 
 class HubAgainstAList(RuleBasedStateMachine):
@@ -119,6 +135,12 @@ class HubAgainstAList(RuleBasedStateMachine):
         modelled.reading = reading
         if reading:
             modelled.take()
+        else:
+            modelled.subscription.pause()
+
+    @rule(modelled=readers)
+    def be_full_at_the_next_write(self, modelled: Modelled) -> None:
+        modelled.full = True
 
     @rule(modelled=readers, wanted=filters)
     def refilter(self, modelled: Modelled, wanted: Filter) -> None:
@@ -181,17 +203,9 @@ class HubAgainstAList(RuleBasedStateMachine):
         self, subscription: Subscription, wanted: Filter, missed: list[str], opening: bytes, *, reading: bool
     ) -> Modelled:
         modelled = Modelled(subscription, wanted, missed, opening, reading)
-        if len(self.open) % 2:  # every other one is written to directly, the rest takes what waits
-
-            def write(tick: Tick) -> bool:
-                if modelled.reading:
-                    modelled.get(tick.data if subscription.gzip is None else unchunked(tick.gzip_chunk))
-                return modelled.reading
-
-            subscription.write = write
-            modelled.take()
-        else:
-            subscription.wake = lambda: modelled.take() if modelled.reading else None
+        modelled.follows = len(self.open) % 2 == 1
+        subscription.wake = modelled.woken
+        modelled.woken()
         self.open.append(modelled)
         return modelled
 
@@ -213,11 +227,6 @@ class HubAgainstAList(RuleBasedStateMachine):
                 replayed = [identity_of(one) for one in parsed(b"".join(replay.frames))]
                 assert replayed == [identity for identity in rest if not identity.startswith("own")]
         return multiple(*_places([ending]))
-
-
-def unchunked(data: bytes) -> bytes:
-    size, _, rest = data.partition(b"\r\n")
-    return rest[: int(size, 16)]
 
 
 def _places(events: list[ServerEvent]) -> list[Place]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,10 +20,12 @@ from quartsse.client.repeats import Repeats
 from quartsse.feed.items import Item
 from quartsse.feed.window import Window
 from quartsse.hub.clock import Clock
-from quartsse.hub.hub import Hub, Subscription
+from quartsse.hub.hub import Hub
 from quartsse.hub.ids import Place, own_place, place_in
-from quartsse.hub.tick import Tick
-from tests.hub.building import ALL, START, Time, heartbeat, only
+from tests.hub.building import ALL, START, Time, heartbeat, only, unchunked
+
+if TYPE_CHECKING:
+    from quartsse.hub.subscription import Subscription
 
 POLL = 2.0
 READ_SECONDS = 0.3
@@ -253,7 +256,8 @@ class Reader:
             subscription.close()
             self._come_back()
             return
-        self._subscription, subscription.write, self._last_tick = subscription, self._write, b""
+        self._subscription, self._last_tick = subscription, b""
+        subscription.follow(self._write)
         if self._legs:
             self._world.at(self._world.now + self._chance.uniform(0.5, 40), self._cut)
 
@@ -271,11 +275,10 @@ class Reader:
         self.last_id = f"evt_m1.{place}"
         return True
 
-    def _write(self, tick: Tick) -> bool:
+    def _write(self, data: bytes) -> None:
         """A tick arrives; it counts when the next one does, or in part when the connection is cut."""
         self._take(self._last_tick)
-        self._last_tick = tick.data
-        return True
+        self._last_tick = unchunked(data)
 
     def _take(self, data: bytes, most: int | None = None) -> None:
         for event_id, name in events_in(data)[:most]:

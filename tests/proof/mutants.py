@@ -19,6 +19,8 @@ DEFENCES = Path(__file__).with_name("mutants.toml")
 """What docs/security.md names."""
 FEED = Path(__file__).with_name("feed.toml")
 """What makes the feed wrong."""
+HUB = Path(__file__).with_name("hub.toml")
+"""What makes the hub wrong."""
 SECONDS = 120
 """How long the tests of one mutant may take: a defence that is off may leave them waiting, and that is red as well."""
 
@@ -45,10 +47,9 @@ class Mutant:
 
 
 def mutants(*registries: Path) -> list[Mutant]:
-    """All of some registries, in their order; of both if none is named."""
-    entries = [
-        entry for registry in registries or (DEFENCES, FEED) for entry in tomllib.loads(registry.read_text())["mutant"]
-    ]
+    """All of some registries, in their order; of all three if none is named."""
+    chosen = registries or (DEFENCES, FEED, HUB)
+    entries = [entry for registry in chosen for entry in tomllib.loads(registry.read_text())["mutant"]]
     return [Mutant(**{**entry, "tests": tuple(entry["tests"])}) for entry in entries]
 
 
