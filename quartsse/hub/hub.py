@@ -15,9 +15,9 @@ from quartsse.hub.log import Entry, Log
 from quartsse.hub.subscription import Subscription
 from quartsse.hub.tick import Origin, Tick
 
-SLICE = 200
-"""Readers that one step of a fan-out writes to, in about 2 ms: all else waits for one of them in each of its own steps,
-and a connect takes a dozen."""
+SLICE = 100
+"""Readers that one step of a fan-out writes to, in about a millisecond: whatever else there is to do waits for one of
+these in each of its own steps, and a connect takes a dozen."""
 
 
 @dataclass(frozen=True, slots=True)
