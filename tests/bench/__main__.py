@@ -1,6 +1,6 @@
 """The bench: the same workloads for quartsse and for every peer that is installed. `make bench` runs it.
 
-python -m tests.bench [--servers quartsse,floor,…] [--streams 100,1000,…] [--seconds 8] [--quick] [--turns 5]
+python -m tests.bench [--servers quartsse,floor,…] [--streams 100,1000,…] [--seconds 8] [--quick] [--turns 60]
 """
 
 import argparse
@@ -11,8 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
@@ -22,8 +21,9 @@ from typing import Any
 
 from tests.bench.listening import Load
 from tests.bench.machine import cpu_seconds, memory_kib
-from tests.bench.servers import BUILD, FILTERS, SERVERS, Filtered, Quartsse, Server, compiled
-from tests.bench.tables import tables
+from tests.bench.servers import BUILD, FILTERS, SERVERS, Filtered, Quartsse, Server
+from tests.bench.tables import Result, tables
+from tests.bench.turns import in_turns
 
 IN_FLIGHT = 8
 BATCHES = (5, 50)
@@ -32,16 +32,6 @@ REST_SECONDS = 30.0
 
 SLOW = {"sse-starlette", "quart-hypercorn", "quartsse-ordinary"}
 """Not asked for 18,000 streams: they take minutes to open them."""
-
-
-@dataclass(slots=True)
-class Result:
-    """What one workload was, and what it cost."""
-
-    server: str
-    workload: str
-    streams: int
-    figures: dict[str, Any] = field(default_factory=dict)
 
 
 class Run:
@@ -59,7 +49,7 @@ class Run:
         with self.server:
             before = self._alone()
             cpu = cpu_seconds(self.server.pid)
-            with self._readers(self.streams) as load:
+            with self.server.readers(self.streams) as load:
                 time.sleep(1)
                 self._opened(load, cpu, before)
                 self._paced(load, "one a second", 1)
@@ -78,33 +68,12 @@ class Run:
             server.paths = [f"/api/v2/stream?tickers={path.format(n)}" for n in range(FILTERS)]
             start = self._own if path == "O{}" else self._shared
             with server:
-                with self._readers(1) as load:
+                with server.readers(1) as load:
                     figures = self._drive(load, 1, start)
                     self._feed["1"] = figures["cpu_of_a_second"]
-                with self._readers(self.streams) as load:
+                with server.readers(self.streams) as load:
                     self._measure(load, name, 1, start)
         return self.results
-
-    def turns(self, stack: ExitStack) -> "Turns":
-        """Start the server and open its streams, to be measured in turns with others."""
-        stack.enter_context(self.server)
-        self._alone()
-        return Turns(self, stack.enter_context(self._readers(self.streams)))
-
-    def feed(self, events: int) -> float:
-        """What the feed alone takes of a second with so many events in it."""
-        return self._feed.get(str(events), 0.0)
-
-    def turn(self, load: Load, events: int) -> tuple[dict[str, Any], list[float]]:
-        """Ticks for a while, and then nothing; what arrived, and the CPU of each second."""
-        figures, seconds = self._ticks(load, events, self._pace(events))
-        if isinstance(self.server, Quartsse):
-            self.server.rest()
-        return figures, seconds
-
-    def _readers(self, count: int) -> Load:
-        server = self.server
-        return Load(compiled("load"), server.port, count, server.paths, gzip=server.gzip)
 
     def _shared(self, events: int = 1) -> None:
         if isinstance(self.server, Quartsse):
@@ -116,7 +85,7 @@ class Run:
 
     def _alone(self) -> int:
         """One stream by itself: warms up, and tells what the feed costs. Returns the memory then."""
-        with self._readers(1) as load:
+        with self.server.readers(1) as load:
             time.sleep(1)
             if isinstance(self.server, Quartsse):
                 for events in (1, *BATCHES):
@@ -141,11 +110,8 @@ class Run:
         )
 
     def _paced(self, load: Load, name: str, events: int) -> None:
-        self._measure(load, name, events, self._pace(events))
-
-    def _pace(self, events: int) -> Callable[[], None] | None:
-        """What lets so many events come by themselves, for a server that can do that."""
-        return partial(self._shared, events) if isinstance(self.server, Quartsse) else None
+        ours = isinstance(self.server, Quartsse)
+        self._measure(load, name, events, partial(self._shared, events) if ours else None)
 
     def _measure(self, load: Load, name: str, events: int, start: Callable[[], None] | None) -> None:
         figures = self._drive(load, events, start)
@@ -162,11 +128,6 @@ class Run:
 
         The median second's CPU is what counts: what else runs on the machine makes single ones dearer.
         """
-        figures, seconds = self._ticks(load, events, start)
-        return figures | {"cpu_of_a_second": median(seconds)}
-
-    def _ticks(self, load: Load, events: int, start: Callable[[], None] | None) -> tuple[dict[str, Any], list[float]]:
-        """The same, and the CPU of each second."""
         if start is not None:
             start()
             time.sleep(1.5)
@@ -179,7 +140,7 @@ class Run:
             used.append(cpu_seconds(self.server.pid))
         seconds = [after - before for before, after in pairwise(used)]
         figures: dict[str, Any] = {"seconds": time.monotonic() - began, "cpu_seconds": used[-1] - used[0]}
-        return figures | load.report(), seconds
+        return figures | {"cpu_of_a_second": median(seconds)} | load.report()
 
     def _saturated(self, load: Load) -> None:
         """As many events as go through, with at most eight on their way."""
@@ -216,62 +177,30 @@ class Run:
         print(f"{self.server.name:18} {self.streams:6} {workload:20} {json.dumps(shown)}", flush=True)
 
 
-@dataclass(slots=True)
-class Turns:
-    """A server that is measured in turns with others, so that what else runs on the machine meets them all alike."""
-
-    run: Run
-    load: Load
-    seconds: dict[int, list[float]] = field(default_factory=dict)
-    last: dict[int, list[float]] = field(default_factory=dict)
-    sent: dict[int, list[int]] = field(default_factory=dict)
-
-    def take(self, events: int) -> None:
-        """One turn, with so many events in a tick."""
-        figures, seconds = self.run.turn(self.load, events)
-        self.seconds.setdefault(events, []).extend(seconds)
-        self.last.setdefault(events, []).append(figures["last_ms"])
-        self.sent.setdefault(events, []).append(round(figures["bytes"] / max(1, figures["events"])))
-        if figures["gaps"] or figures["repeats"] or figures["lost"]:
-            raise RuntimeError(f"{self.run.server.name}: {figures}")
-
-    def results(self) -> list[Result]:
-        """The medians of all turns."""
-        return [
-            Result(
-                self.run.server.name,
-                f"in turns, {events} in a tick",
-                self.run.streams,
-                {
-                    "cpu_us": self._per_delivery(median(seconds) - self.run.feed(events), events),
-                    "cpu_us_with_feed": self._per_delivery(median(seconds), events),
-                    "last_ms": round(median(self.last[events]), 3),
-                    "bytes_per_event": median(self.sent[events]),
-                },
-            )
-            for events, seconds in self.seconds.items()
-        ]
-
-    def _per_delivery(self, seconds: float, events: int) -> float:
-        return round(1e6 * seconds / self.run.streams / events, 3)
-
-
 def main() -> int:
     """Run what was asked for, print the tables, and keep everything in `build/bench/`."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     everyone = ",".join(name for name in SERVERS if name != Filtered.name)
     parser.add_argument("--servers", default=everyone, help="which of them, separated by commas")
     parser.add_argument("--streams", default="100,1000,10000,18000")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement; none in turns")
     parser.add_argument("--quick", action="store_true", help="1,000 streams, three seconds, quartsse and the floor")
-    parser.add_argument("--turns", type=int, default=0, help="so many rounds in which all take turns, paced ticks only")
+    turns = (
+        "so many periods for each workload, with a moment in each for every server; paced ticks only (default 0: off)"
+    )
+    parser.add_argument("--turns", type=int, default=0, help=turns)
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all that was started is ended
     if asked.quick:
         asked.servers, asked.streams, asked.seconds = "floor,quartsse", "1000", 3.0
-    names, counts = asked.servers.split(","), [int(count) for count in asked.streams.split(",")]
+    names, counts = installed(asked.servers.split(",")), [int(count) for count in asked.streams.split(",")]
     if asked.turns:
-        results = [each for count in counts for each in in_turns(names, count, asked.turns, asked.seconds)]
+        results = [
+            each
+            for count in counts
+            for events in ((1, *BATCHES) if count <= 1000 else (1,))
+            for each in in_turns(names, count, events, asked.turns)
+        ]
     else:
         results = run(names, counts, asked.seconds)
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -282,15 +211,20 @@ def main() -> int:
     return 0
 
 
+def installed(names: list[str]) -> list[str]:
+    """Those of them that can be started; of the others it is told what they need."""
+    for name in names:
+        if SERVERS[name].missing():
+            print(f"{name:18} passed over: {SERVERS[name].missing()}")
+    return [name for name in names if not SERVERS[name].missing()]
+
+
 def run(names: list[str], streams: list[int], seconds: float) -> list[Result]:
-    """Every server with every number of streams. One that cannot be started or breaks down is told and passed over.
+    """Every server with every number of streams. One that breaks down is told and passed over.
 
     By number of streams first, so that what is compared ran within a few minutes.
     """
     results: list[Result] = []
-    for name in [name for name in names if SERVERS[name].missing()]:
-        print(f"{name:18} passed over: {SERVERS[name].missing()}")
-        names = [other for other in names if other != name]
     for count in streams:
         for name in names:
             if count > SERVERS[name].most or (count > 10_000 and name in SLOW):
@@ -302,18 +236,6 @@ def run(names: list[str], streams: list[int], seconds: float) -> list[Result]:
             except (RuntimeError, OSError, Empty) as error:
                 print(f"{name:18} {count:6} broke down: {error}", flush=True)
     return results
-
-
-def in_turns(names: list[str], count: int, rounds: int, seconds: float) -> list[Result]:
-    """Every server with so many streams, all open at once, measured one after the other, again and again."""
-    with ExitStack() as stack:
-        taking = [Run(SERVERS[name](), count, seconds).turns(stack) for name in names if SERVERS[name].most >= count]
-        for events in (1, *BATCHES) if count <= 1000 else (1,):
-            for _ in range(rounds):
-                for each in taking:
-                    if events == 1 or not isinstance(each.run.server, Filtered):
-                        each.take(events)
-        return [result for each in taking for result in each.results()]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from tests.bench.listening import Load
 from tests.bench.machine import SERVER_CORE, pinned, wait_for_port
 from tests.processes import free_port
 
@@ -71,6 +72,10 @@ class Server:
         """Its first process."""
         assert self._process is not None
         return self._process.pid
+
+    def readers(self, count: int) -> Load:
+        """So many streams of it, opened."""
+        return Load(compiled("load"), self.port, count, self.paths, gzip=self.gzip)
 
     def environment(self) -> dict[str, str]:
         """What it is told by its environment: what is written in Go, that it has one core."""

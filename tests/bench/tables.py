@@ -1,9 +1,11 @@
 """The figures as tables, with the ratio to quartsse."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 type Row = dict[str, Any]
+"""A `Result`, as it is kept."""
 
 PACED = {
     "cpu_us": "CPU µs",
@@ -12,7 +14,15 @@ PACED = {
     "last_ms": "last ms",
     "bytes_per_event": "bytes",
 }
-TURNS = {"cpu_us": "CPU µs", "cpu_us_with_feed": "with feed", "last_ms": "last ms", "bytes_per_event": "bytes"}
+TURNS = {
+    "cpu_us": "CPU µs",
+    "cpu_us_with_feed": "with feed",
+    "to_floor": "to the floor",
+    "to_floor_quarters": "quartiles",
+    "last_ms": "last ms",
+    "bytes_per_event": "bytes",
+    "late": "late",
+}
 COLUMNS = {
     "one a second": PACED,
     "5 in a tick": PACED,
@@ -24,6 +34,16 @@ COLUMNS = {
     "one event for 500 filters": {"cpu_us": "CPU µs", "last_ms": "last ms"},
     "an event for each of 500 filters": {"cpu_us": "CPU µs", "last_ms": "last ms"},
 }
+
+
+@dataclass(slots=True)
+class Result:
+    """What one workload was, and what it cost."""
+
+    server: str
+    workload: str
+    streams: int
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def tables(results: list[Row]) -> str:
@@ -49,7 +69,7 @@ def _table(workload: str, columns: dict[str, str], rows: list[Row]) -> str:
             _line(
                 [
                     row["server"],
-                    *(figures[name] for name in columns),
+                    *(figures.get(name, "-") for name in columns),
                     ratio,
                     figures.get("gaps", "-"),
                     figures.get("repeats", "-"),
