@@ -12,6 +12,9 @@ from quartsse.hub.tick import Tick
 if TYPE_CHECKING:
     from quartsse.hub.subscription import Subscription
 
+MOST_JOINED = 65_536
+"""Bytes of a queued tick from which on the next one is not joined to it."""
+
 type Write = Callable[[bytes], object]
 """Takes one chunk of HTTP/1.1's chunked coding, whole and at once."""
 
@@ -46,6 +49,7 @@ class Channel:
         "_keepers",
         "_last",
         "_reached",
+        "_sealed",
         "_tell",
         "_writes",
         "filter",
@@ -60,6 +64,8 @@ class Channel:
         self.queue: deque[Queued] = deque()
         self.written_at = now
         """When its readers last got bytes, on the monotonic clock."""
+        self._sealed = False
+        """Whether the last queued tick has to stay as it is: somebody has had it, or has come after it."""
         self._tell = tell
         self._events = self._bytes = 0
         """What has been delivered to each reader since it was made: counted by the tick, never by the reader."""
@@ -89,8 +95,9 @@ class Channel:
         yield from self._keepers
 
     def join(self, reader: "Subscription") -> None:
-        """Let someone read."""
+        """Let someone read what is published from here on."""
         self._keepers[reader] = None
+        self._sealed = True
 
     def leave(self, reader: "Subscription") -> None:
         """Let someone who does not follow read no longer."""
@@ -114,11 +121,26 @@ class Channel:
         return first.serial, first.place
 
     def add(self, tick: Tick, now: float) -> None:
-        """Queue a tick for everyone who reads now."""
+        """Queue a tick for everyone who reads now; joined to the last one, if that still waits for all of them.
+
+        So a channel that is published to faster than its readers can be written gets fewer and larger writes.
+        """
         self.written_at = now
-        self.queue.append(Queued(tick, len(self._writes), self._before))
+        last = self.queue[-1] if self.queue else None
+        if last is not None and self._may_grow(last):
+            last.tick = last.tick.joined(tick)
+        else:
+            last = Queued(tick, len(self._writes), self._before)
+            self.queue.append(last)
+            self._sealed = False
         if self.gzip:
-            self._before = self._before.plus(tick.data)
+            self._before = last.before.plus(last.tick.data)
+
+    def queued_after(self, serial: int) -> list[Tick]:
+        """The queued ticks behind one, for somebody who has them now."""
+        ticks = [queued.tick for queued in self.queue if queued.tick.serial > serial]
+        self._sealed = self._sealed or bool(ticks)
+        return ticks
 
     def sum_at(self, serial: int) -> Sum:
         """The sum of all ticks up to one; only differences between two points mean anything."""
@@ -144,6 +166,10 @@ class Channel:
             if self._reached >= first.followers:
                 done += self._keep(first.tick, limit - done)
         return done
+
+    def _may_grow(self, last: Queued) -> bool:
+        begun = len(self.queue) == 1 and (self._reached > 0 or self._behind is not None)
+        return not (self._sealed or begun) and last.tick.size(gzip=False) < MOST_JOINED
 
     def _write(self, first: Queued, limit: int) -> int:
         """Write the first tick to at most `limit` of those who follow; how many."""

@@ -174,7 +174,7 @@ class Subscription:
         """What is queued for the channel and has not been had; of those who follow, the channel takes care."""
         if self.channel is None or self.rank is not None:
             return []
-        return [queued.tick for queued in self.channel.queue if queued.tick.serial > self._had]
+        return self.channel.queued_after(self._had)
 
     def _keep(self, tick: Tick) -> None:
         if self._waiting_bytes + self.unsent() > self._hub.backlog_bytes:

@@ -58,6 +58,12 @@ class Tick:
             self._gzip_chunk = chunk(deflated(self.data))
         return self._gzip_chunk
 
+    def joined(self, later: "Tick") -> "Tick":
+        """Both as one, the later totals instead of these; where it has none, these stay where they are."""
+        updates = (self.updates if later.metrics else self.data) + later.updates
+        events = self.events + later.events - bool(self.metrics and later.metrics)
+        return Tick(updates, later.metrics, later.place, later.serial, events, self.origin or later.origin)
+
     def size(self, *, gzip: bool) -> int:
         """Bytes of the stream, without a chunk's frame; compressed if asked for."""
         if not gzip:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from quartsse.hub.channel import MOST_JOINED
 from quartsse.hub.compression import Gzip
 from quartsse.hub.events import KEEP_ALIVE
 from quartsse.hub.filters import Filter
@@ -236,9 +237,8 @@ def test_who_is_stuck_at_a_write_has_had_that_tick_and_gets_the_next_one_later()
 
     crowd[9].subscription.pause()
     crowd[9].subscription.follow(write_the_last)
-    hub.publish([update("1")])
-    hub.publish([update("2")])
-    later.run()
+    publish_and_deliver(hub, later, "1")
+    publish_and_deliver(hub, later, "2")
     assert crowd[9].identities == ["1"]
     crowd[9].go_on()
     hub.publish([update("3")])
@@ -252,8 +252,8 @@ def test_who_pauses_in_the_middle_of_a_large_fan_out_misses_nothing_and_gets_not
     hub = Hub(schedule=later)
     crowd = [reader(hub) for _ in range(2 * SLICE)]
     hub.publish([update("1")])
-    hub.publish([update("2")])
     later.step()
+    hub.publish([update("2")])
     crowd[stuck].stop()
     later.run()
     assert crowd[stuck].identities == (["1"] if stuck < SLICE else [])
@@ -274,6 +274,62 @@ def test_who_goes_on_in_the_middle_of_a_large_fan_out_is_not_written_what_it_has
     hub.publish([update("3")])
     later.run()
     assert all(one.identities == ["1", "2", "3"] for one in crowd)
+
+
+def test_ticks_that_wait_for_all_are_joined_and_only_the_last_totals_are_written() -> None:
+    later = Later()
+    hub = Hub(schedule=later)
+    one = reader(hub)
+    hub.publish([update("1")], totals(hub))
+    hub.broadcast(heartbeat(hub))
+    hub.publish([update("2")], totals(hub))
+    hub.publish([update("3")])
+    later.run()
+    assert one.identities == ["1", "m1", "h2", "2", "m3", "3"]
+    hub.publish([update("4")], totals(hub))
+    hub.publish([update("5")], totals(hub))
+    later.run()
+    assert one.identities[6:] == ["4", "5", "m5"]
+    assert len(one.chunks) == 2
+    one.subscription.close()
+    assert one.subscription.events == 9
+
+
+def test_what_is_published_faster_than_it_is_written_does_not_pile_up() -> None:
+    later = Later()
+    hub = Hub(schedule=later)
+    crowd = [reader(hub) for _ in range(10 * SLICE)]
+    for number in range(1000):
+        hub.publish([update(str(number))])
+        later.step()
+    later.run()
+    assert all(one.identities == [str(number) for number in range(1000)] for one in crowd[:: 2 * SLICE])
+    assert len(crowd[0].chunks) == pytest.approx(100, abs=2)
+
+
+def test_what_is_joined_has_a_bound() -> None:
+    later = Later()
+    hub = Hub(schedule=later)
+    one = reader(hub)
+    for number in range(100):
+        hub.publish([update(str(number), size=10_000)])
+    later.run()
+    assert max(len(data) for data in one.chunks) < MOST_JOINED + 11_000
+    assert one.identities == [str(number) for number in range(100)]
+
+
+def test_who_joins_between_two_ticks_gets_the_second_one_whole_and_alone() -> None:
+    later = Later()
+    hub = Hub(schedule=later)
+    before = reader(hub)
+    hub.publish([update("1")])
+    joined = reader(hub)
+    hub.publish([update("2")])
+    hub.publish([update("3")])
+    later.run()
+    assert joined.identities == ["2", "3"]
+    assert before.identities == ["1", "2", "3"]
+    assert [len(one.chunks) for one in (before, joined)] == [2, 1]
 
 
 def test_readers_that_come_and_go_leave_nothing_in_their_channel() -> None:
