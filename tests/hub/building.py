@@ -119,6 +119,8 @@ class Reader:
     received: bytes = b""
     chunks: list[bytes] = field(default_factory=list)
     stuck: bool = False
+    instead: Callable[[bytes], object] | None = None
+    """What is done when it is written to, if it does not just remember."""
 
     def __post_init__(self) -> None:
         self.subscription.wake = self.flush
@@ -126,6 +128,12 @@ class Reader:
 
     def write(self, chunk: bytes) -> None:
         """Be written a tick."""
+        if self.instead is None:
+            self.remember(chunk)
+        else:
+            self.instead(chunk)
+
+    def remember(self, chunk: bytes) -> None:
         self.chunks.append(chunk)
         self.received += unchunked(chunk)
 

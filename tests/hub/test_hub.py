@@ -232,15 +232,15 @@ def test_who_is_stuck_at_a_write_has_had_that_tick_and_gets_the_next_one_later()
     crowd = [reader(hub) for _ in range(10)]
 
     def write_the_last(chunk: bytes) -> None:
-        crowd[9].write(chunk)
-        crowd[9].stop()
+        crowd[4].remember(chunk)
+        crowd[4].stop()
 
-    crowd[9].subscription.pause()
-    crowd[9].subscription.follow(write_the_last)
+    crowd[4].instead = write_the_last
     publish_and_deliver(hub, later, "1")
     publish_and_deliver(hub, later, "2")
-    assert crowd[9].identities == ["1"]
-    crowd[9].go_on()
+    assert crowd[4].identities == ["1"]
+    crowd[4].instead = None
+    crowd[4].go_on()
     hub.publish([update("3")])
     later.run()
     assert all(one.identities == ["1", "2", "3"] for one in crowd)
@@ -386,12 +386,11 @@ def test_what_is_published_by_a_reader_s_waking_comes_after_what_woke_it() -> No
     first, second = reader(hub), reader(hub)
 
     def publish_once(data: bytes) -> None:
-        first.write(data)
+        first.remember(data)
         if first.identities == ["1"]:
             hub.publish([update("2")])
 
-    first.subscription.pause()
-    first.subscription.follow(publish_once)
+    first.instead = publish_once
     hub.publish([update("1")])
     assert first.identities == second.identities == ["1", "2"]
 
@@ -417,12 +416,11 @@ def test_a_reader_that_leaves_in_the_middle_of_a_fan_out_does_not_disturb_it() -
         for one in crowd[3:7]:
             one.subscription.close()
 
-    crowd[3].subscription.pause()
-    crowd[3].subscription.follow(leave_with_others)  # it comes last now
+    crowd[3].instead = leave_with_others
     hub.publish([update("1")])
-    assert [one.identities for one in crowd] == [["1"]] * 3 + [[]] + [["1"]] * 6
+    assert [one.identities for one in crowd] == [["1"]] * 3 + [[]] * 4 + [["1"]] * 3
     hub.publish([update("2")])
-    assert [one.identities for one in crowd] == [["1", "2"]] * 3 + [[]] + [["1"]] * 3 + [["1", "2"]] * 3
+    assert [one.identities for one in crowd] == [["1", "2"]] * 3 + [[]] * 4 + [["1", "2"]] * 3
 
 
 @pytest.mark.parametrize("readers", [10, 3 * SLICE])
@@ -435,8 +433,7 @@ def test_a_reader_that_raises_is_heard_of_and_costs_the_others_nothing(readers: 
     def broken(data: bytes) -> None:
         raise RuntimeError("a bug")
 
-    crowd[4].subscription.pause()
-    crowd[4].subscription.follow(broken)
+    crowd[4].instead = broken
     with pytest.raises(RuntimeError, match="a bug"):
         publish_and_deliver(hub, later, "1")
     later.run()
@@ -739,10 +736,13 @@ def test_a_gzip_stream_that_moves_to_another_channel_ends_with_the_sum_of_both()
 
 def test_the_same_filter_again_changes_nothing() -> None:
     hub = Hub()
-    one = reader(hub, only("A"))
-    hub.refilter(one.subscription, only("A"))
-    one.subscription.end("draining", 1)
-    assert place_of(parsed(one.received)[-1]) == hub.place, "it needs no new opening"
+    one, ended = reader(hub, only("A")), reader(hub, only("A"))
+    for each in (one, ended):
+        hub.refilter(each.subscription, only("A"))
+    ended.subscription.end("draining", 1)
+    hub.publish([update("1", "A")])
+    assert one.identities == ["1"]
+    assert place_of(parsed(ended.received)[-1]).instance == hub.instance, "it needs no new opening"
 
 
 def test_who_was_refiltered_and_ended_before_the_new_state_came_gets_a_new_opening() -> None:
