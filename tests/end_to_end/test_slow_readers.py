@@ -91,9 +91,8 @@ async def test_of_totals_that_wait_for_a_slow_reader_only_the_last_is_sent(host:
     found = await asyncio.to_thread(rest, stopped)
     totals = [event.json()["total"] for event in found.said("metrics")]
     assert totals[-1] == 300
-    assert len(totals) < 200
-    first = totals[0]  # the opening's: none yet, or the first one, if that was quicker
-    assert totals[:-1] == list(range(first, first + len(totals) - 1)), "what the kernel had taken, and then the last"
+    assert len(totals) < 100, "what the kernel took, again after 0.2 s if there was room, and the last"
+    assert totals == sorted(set(totals)), "none twice, and none behind a newer one"
     assert (await terminated)[0] == 0
     stopped.close()
 
